@@ -1,0 +1,41 @@
+# Every target does its own set-up: a virtual environment with pinned dependencies.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: demo test test-all lint check bench clean help
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "phyla needs Python 3.11 or newer, this is %s" % sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT= $(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==$(shell sed -n 's/^torch==//p' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[torch,jax,plot,dev]"
+	touch $@
+
+demo: $(STAMP)  ## train digits with 16 members, print the schedule, draw the pictures
+	$(BIN)/python examples/digits.py
+	$(BIN)/python examples/toy.py toy.png
+
+test: $(STAMP)  ## the fast tests
+	$(BIN)/python -m pytest -n 2
+
+test-all: $(STAMP)  ## all tests, the slow ones too
+	$(BIN)/python -m pytest -n 2 -m ""
+
+lint: $(STAMP)  ## style, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## the figures of docs/performance.md
+	$(BIN)/python bench/orchestration.py
+	$(BIN)/python bench/digits.py
+	$(BIN)/python bench/fold.py
+
+clean:  ## removes what the other targets made
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -1,0 +1,65 @@
+"""A small network on scikit-learn's digits: phyla finds the learning rate, the weight decay and the dropout, as schedules.
+
+    python examples/digits.py              # one process; start it in several terminals, and they share the run
+    phyla best runs/digits                 # what it found
+
+Needs torch and scikit-learn.
+"""
+
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import phyla
+
+features, labels = load_digits(return_X_y=True)
+split = train_test_split((features / 16).astype("float32"), labels, train_size=1437, random_state=0, stratify=labels)
+x_train, x_val, y_train, y_val = map(torch.from_numpy, split)
+
+population = phyla.Population(
+    "digits",
+    space={
+        "lr": phyla.Float(1e-4, 1.0, log=True),
+        "weight_decay": phyla.Float(1e-6, 1e-1, log=True),
+        "dropout": phyla.Float(0.0, 0.8),
+    },
+    size=16,
+    intervals=20,
+    seed=0,
+    max_lead=0,  # synchronous generations: the same result with any number of processes
+    threads=1,
+)
+
+
+def init(member):
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Dropout(member["dropout"]), nn.Linear(128, 10))
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=member["lr"], momentum=0.9, weight_decay=member["weight_decay"]
+    )
+    return {"model": model, "optimizer": optimizer}
+
+
+def train_one_epoch(model, optimizer):
+    model.train()
+    for batch in torch.randperm(len(x_train)).split(64):
+        optimizer.zero_grad()
+        cross_entropy(model(x_train[batch]), y_train[batch]).backward()
+        optimizer.step()
+
+
+@torch.no_grad()
+def accuracy(model):
+    model.eval()
+    return (model(x_val).argmax(1) == y_val).float().mean()
+
+
+for member in population:
+    state = member.state(init)
+    train_one_epoch(**state)
+    member.report(accuracy(state["model"]))
+
+if population.primary:
+    print(population.best)
+    population.run.schedule().save("digits-schedule.json")

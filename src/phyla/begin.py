@@ -1,0 +1,81 @@
+"""How a worker comes into a run: it creates it, or finds it there and makes sure that the same is meant."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+
+import msgspec
+
+from phyla import randomness
+from phyla.arguments import Arguments
+from phyla.errors import Conflict, RunDiffers
+from phyla.events import RUN, Born, Created
+from phyla.randomness import Purpose
+from phyla.settings import Settings, differences
+from phyla.space import draw
+from phyla.version import __version__
+from phyla.worker import Worker
+
+
+def begin(worker: Worker, name: str, arguments: Arguments) -> None:
+    """Reads the run's journal, or begins it; any number of workers may do this at once, and one creates the run.
+
+    Raises RunDiffers if the run was created with other settings.
+    """
+    worker.read()
+    if worker.view.created is None:
+        settings = msgspec.structs.replace(
+            arguments.settings,
+            seed=secrets.randbits(32) if arguments.seed is None else arguments.seed,
+            threads=arguments.settings.threads or _threads_for_each_worker(),
+        )
+        created = Created(member=RUN, seq=1, run=name, version=__version__, settings=settings, time=time.time())
+        births = [_birth(arguments, settings, member) for member in range(settings.size)]
+        with contextlib.suppress(Conflict):  # somebody was first
+            worker.journal.append(created, *births)
+        worker.read()
+    _compare(worker, name, arguments)
+
+
+def _birth(arguments: Arguments, settings: Settings, member: int) -> Born:
+    """A member's first hyperparameters: drawn, but for what `start` gives.
+
+    The members that start from given ones keep them; when the list is through, it is copied again, and explored.
+    """
+    rng = randomness.generator(settings.seed, member, 0, Purpose.BIRTH, 0)
+    hypers = draw(arguments.space, rng)
+    if not arguments.start:
+        return Born(member=member, seq=1, hypers=hypers, time=time.time())
+    heir = arguments.start[member % len(arguments.start)]
+    hypers |= heir.hypers
+    explore = getattr(arguments.strategy, "explore", None)
+    if member >= len(arguments.start) and explore is not None:
+        explored = explore(hypers, arguments.space, None, member, rng)
+        hypers = {name: hypers[name] if h.structural else h.clip(explored[name]) for name, h in arguments.space.items()}
+    return Born(member=member, seq=1, hypers=hypers, origin=heir.origin, time=time.time())
+
+
+def _threads_for_each_worker() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("PHYLA_WORKERS") or 1))
+
+
+def _compare(worker: Worker, name: str, arguments: Arguments) -> None:
+    view = worker.view
+    recorded, named = view.settings, arguments.settings
+    named = msgspec.structs.replace(
+        named,
+        seed=recorded.seed if arguments.seed is None else arguments.seed,
+        threads=named.threads or recorded.threads,
+    )
+    found = differences(recorded, named, {"intervals": view.intervals})
+    if found:
+        lines = "".join(f"\n  {key}: the run has {was!r}, the script names {now!r}" for key, was, now in found)
+        raise RunDiffers(
+            f"the run {name!r} exists, and was created with other settings:{lines}\n"
+            "Name the same settings to go on with it, choose another name, or begin anew; this sets the old run aside "
+            "and deletes nothing:\n  Population(…, fresh=True)"
+        )

@@ -1,0 +1,239 @@
+"""`phyla check`: is a member that stayed in memory the same as one that was restored from its checkpoint?
+
+The script's own loop is run for a few intervals, in memory, with nothing written:
+
+    resident   member A trains interval 1, and goes on with interval 2 at once
+    restored   member B trains, then A is restored from its interval 1 and trains interval 2
+
+Both end with the same bits, or something reaches the body that is not its state, its hyperparameters or its member. What that
+is, is found out by trying: again without `reuse`, again with the script's variables as they had been.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json as _json
+import runpy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+import xxhash
+
+from phyla.checkpoints import codec
+from phyla.errors import LoopError, PhylaError, SettingsError
+from phyla.events import Claimed, Ref
+from phyla.member import Member
+from phyla.population import Population
+from phyla.states import Live
+from phyla.tree import leaves
+from phyla.worker import HELD, Claim, Outcome
+
+A, B = 0, 1
+LARGEST = 2**20  # bytes of a script's variable that is looked at
+
+
+class _Finished(BaseException):
+    """Ends the script when all turns are through."""
+
+
+@dataclasses.dataclass
+class Finding:
+    """What the check came to: the paths in the state that differ, why, and what to do about it."""
+
+    differs: list[str]
+    cause: str = ""
+    advice: str = ""
+
+    @property
+    def same(self) -> bool:
+        return not self.differs
+
+
+def check(script: Path, args: list[str], *, json: bool = False) -> int:
+    """Runs the check on a script and prints what was found; 0 if resident and restored are the same, 1 if not."""
+    finding = examine(script, args)
+    if json:
+        print(_json.dumps({"same": finding.same, **dataclasses.asdict(finding)}))
+    elif finding.same:
+        print(f"{script}: resident and restored are the same, to the bit.")
+    else:
+        print(f"{script}: resident and restored differ.")
+        for line in finding.differs[:8]:
+            print(f"  {line}")
+        if len(finding.differs) > 8:
+            print(f"  … and {len(finding.differs) - 8} more")
+        print(f"Why: {finding.cause}\nWhat to do: {finding.advice}")
+    return 0 if finding.same else 1
+
+
+def examine(script: Path, args: list[str]) -> Finding:
+    """Runs the script with the check's turns in the place of its loop's."""
+    if not script.is_file():
+        raise SettingsError(f"there is no script {script}")
+    turns = _Turns()
+    argv, path = sys.argv, sys.path[:]
+    sys.argv, sys.path[0] = [str(script), *args], str(script.resolve().parent)
+    Population.checker = turns
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except _Finished:
+        pass
+    finally:
+        sys.argv, sys.path[:] = argv, path
+        Population.checker = None
+    if turns.finding is None:
+        raise LoopError(f"{script} came to its end without training: no loop iterated over a Population")
+    return turns.finding
+
+
+class _Turns:
+    """The check's turns over a population, which the script's own loop body is run for."""
+
+    def __init__(self) -> None:
+        self.finding: Finding | None = None
+
+    def __call__(self, population: Population) -> Iterator[Member]:
+        self._prepare(population)
+        self._frame = _user_frame()
+        yield from self._train(A, 1)
+        first = self._tree
+        before = self._variables()
+        yield from self._train(A, 2, HELD)
+        resident = self._tree
+        yield from self._restored(first)
+        restored = self._tree
+        differs = difference(resident, restored)
+        self.finding = Finding(differs)
+        if differs:
+            yield from self._find_cause(first, before, resident, restored)
+        raise _Finished
+
+    def _find_cause(self, first: Any, before: dict[str, Any], resident: Any, restored: Any) -> Iterator[Member]:
+        finding, states = self.finding, self._population.states
+        assert finding is not None
+        if states.has_reused:
+            states.reuses = False
+            yield from self._restored(first)
+            states.reuses = True
+            if not difference(resident, self._tree):
+                names = ", ".join(map(repr, sorted(self._init_read - states.set_by_name()))) or "something"
+                finding.cause = f"reuse=True keeps the objects of one member for all, and {names} is taken by init alone"
+                finding.advice = (
+                    f"set {names} in apply: member.state(init, reuse=True, apply=lambda state, member: …); or leave reuse out"
+                )
+                return
+        changed = [name for name, value in self._variables().items() if name in before and value != before[name]]
+        if changed:
+            yield from self._restored(first, {name: before[name] for name in changed})
+            if not difference(resident, self._tree):
+                culprits = []
+                for name in changed:
+                    yield from self._restored(first, {name: before[name]})
+                    if difference(restored, self._tree):
+                        culprits.append(name)
+                names = ", ".join(map(repr, culprits or changed))
+                finding.cause = f"the loop carries {names} from one member's turn into the next"
+                finding.advice = f"put {names} into the state that init returns and that is handed to report"
+                return
+        yield from self._restored(first)
+        if difference(restored, self._tree):
+            finding.cause = "the body does not give the same result twice from the same state, hyperparameters and seed"
+            finding.advice = (
+                "seed every generator from member.seed (Python's, NumPy's and torch's global ones are seeded already), make "
+                "iterators inside the body, and switch deterministic kernels on"
+            )
+        else:
+            suspects = f" (what changed in the script: {', '.join(map(repr, changed))})" if changed else ""
+            finding.cause = f"something outlives a turn that is not in the state{suspects}"
+            finding.advice = "put it into the state that init returns, or make it anew in every turn"
+
+    # Turns ----------------------------------------------------------------------------------------------------------
+
+    def _prepare(self, population: Population) -> None:
+        arguments = population._arguments
+        settings = msgspec.structs.replace(arguments.settings, size=max(2, arguments.settings.size))
+        population._arguments = dataclasses.replace(arguments, settings=settings, journal="memory", fresh=False, progress=False)
+        self._population = population
+        self._worker = population._join()
+        population.publish = self._publish  # type: ignore[method-assign]
+        born = self._worker.view.born
+        self._hypers = {member: event.hypers for member in (A, B) if (event := born[member]) is not None}
+        self._init_read: set[str] = set()
+
+    def _restored(self, first: Any, variables: dict[str, Any] | None = None) -> Iterator[Member]:
+        """Member B trains, then A is restored from its interval 1 and trains interval 2."""
+        self._population.states.drop()
+        yield from self._train(B, 1)
+        if variables and self._frame is not None:
+            for name, value in variables.items():
+                self._frame.f_globals[name] = codec.decode(value)["value"]
+        yield from self._train(A, 2, first)
+
+    def _train(self, member: int, interval: int, tree: Any = None) -> Iterator[Member]:
+        source = Ref(member, 3) if interval > 1 else None
+        event = Claimed(
+            member=member, seq=2 * interval, interval=interval, worker="check", saw=0, hypers=self._hypers[member], source=source
+        )
+        turn = Member(self._population, Claim((event,), (tree,), (0,), (0,), 0.0))
+        yield turn
+        if not turn.ended:
+            raise LoopError("the loop's body ended without a report; call member.report(score, state) at its end")
+        if member == B:
+            self._init_read |= turn.read_by_init
+
+    def _publish(self, claim: Claim, live: Live, outcome: Outcome) -> None:
+        """In the place of the population's: keeps the bytes instead."""
+        event = claim.events[0]
+        data = b"".join(bytes(part) for part in codec.encode(live.save()))
+        self._tree = codec.decode(data)
+        self._population.states.keep(Ref(event.member, event.seq + 1), live, len(data))
+
+    def _variables(self) -> dict[str, bytes]:
+        """The script's own variables that are plain values or arrays, encoded."""
+        found = {}
+        for name, value in dict(self._frame.f_locals if self._frame is not None else {}).items():
+            if name.startswith("__") or callable(value) or isinstance(value, Member) or getattr(value, "nbytes", 0) > LARGEST:
+                continue
+            try:
+                data = b"".join(bytes(part) for part in codec.encode({"value": value}))
+            except (PhylaError, TypeError, ValueError):
+                continue
+            if len(data) <= LARGEST:
+                found[name] = data
+        return found
+
+
+def _user_frame() -> FrameType | None:
+    """The frame of the script's loop: the first one outside phyla."""
+    frame: FrameType | None = sys._getframe(1)
+    package = str(Path(__file__).parent)
+    while frame is not None and frame.f_code.co_filename.startswith(package):
+        frame = frame.f_back
+    return frame
+
+
+def difference(one: Any, other: Any) -> list[str]:
+    """The leaves in which two saved states differ, in words."""
+    first, second = dict(leaves(one["state"], "state")), dict(leaves(other["state"], "state"))
+    lines = []
+    for path in first.keys() | second.keys():
+        a, b = first.get(path), second.get(path)
+        if digest(a) != digest(b):
+            lines.append(f"{path}{_how_far(a, b)}")
+    return sorted(lines)
+
+
+def digest(leaf: Any) -> str:
+    return xxhash.xxh3_128_hexdigest(b"".join(bytes(part) for part in codec.encode({"leaf": leaf})))
+
+
+def _how_far(a: Any, b: Any) -> str:
+    try:
+        gap = float(abs(a - b).max()) if getattr(a, "shape", None) else float(abs(a - b))
+    except Exception:  # noqa: BLE001 — two leaves of any kinds: if they have no distance, none is told
+        return ""
+    return f" (by up to {gap:.3g})"

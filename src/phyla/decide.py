@@ -1,0 +1,101 @@
+"""What a member does next: a pure function of (view, member, strategy). Ready, then exploit, then explore."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from phyla import randomness
+from phyla.errors import SettingsError
+from phyla.events import Claimed, Hypers, Ref
+from phyla.randomness import Purpose
+from phyla.record import Record
+from phyla.strategies.contract import FRESH, KEEP, Decision, Strategy
+from phyla.strategies.evolve import Evolve
+from phyla.strategies.perturb import Perturb
+from phyla.strategies.truncation import Truncation
+from phyla.view import View
+
+DEFAULT_RESCUE = Evolve(Truncation(), Perturb()).rescue
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decision as it stands in a Claimed event."""
+
+    hypers: Hypers
+    source: Ref | None  # the report whose weights are trained on; None: a fresh state
+    donor: Ref | None  # the report that was copied
+    ready: bool
+    replaced: bool
+    notes: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, claim: Claimed) -> Choice:
+        """The decision that a claim recorded."""
+        return cls(claim.hypers, claim.source, claim.donor, claim.ready, claim.replaced, claim.notes)
+
+
+def decide(view: View, member: int, strategy: Strategy) -> Choice:
+    """What this member does in its next interval, by the view alone: anyone can recompute it from the journal."""
+    if (repeat := view.repeat[member]) is not None:
+        return Choice.of(repeat)
+    own, ready = view.restorable(member), is_ready(view, member)
+    if needs_rescue(view, member):
+        rescue = getattr(strategy, "rescue", DEFAULT_RESCUE)
+        decision = rescue(view, member, _rng(view, member))
+        return _choice(view, decision, own, ready, replaced=True)
+    if own is None:
+        born = view.born[member]
+        assert born is not None
+        return Choice(born.hypers, None, None, ready=False, replaced=False, notes=None)
+    if not ready:
+        return Choice(own.hypers, own.ref, None, ready=False, replaced=False, notes=None)
+    return _choice(view, strategy(view, member, _rng(view, member)), own, ready=True, replaced=False)
+
+
+def is_ready(view: View, member: int) -> bool:
+    """`ready` intervals since the member was last ready, and past `burn_in`."""
+    done, settings = view.done[member], view.settings
+    return bool(done >= settings.burn_in and done - view.last_ready[member] >= settings.ready and done > 0)
+
+
+def needs_rescue(view: View, member: int) -> bool:
+    """Its own state is lost: its score is not finite, its retries are used up, or no checkpoint of it is left."""
+    if view.forced[member]:
+        return True
+    newest = view.newest(member)
+    if newest is None:
+        return False
+    return (newest.score is not None and not newest.finite) or view.restorable(member) is None
+
+
+def _rng(view: View, member: int) -> Any:
+    return randomness.generator(
+        view.settings.seed, member, int(view.done[member]) + 1, Purpose.DECIDE, int(view.replacements[member])
+    )
+
+
+def _choice(view: View, decision: Decision, own: Record | None, ready: bool, replaced: bool) -> Choice:
+    weights = own if decision.weights is KEEP else None if decision.weights is FRESH else decision.weights
+    if weights is not None and not isinstance(weights, Record):
+        raise SettingsError(f"a strategy decided on weights {weights!r}; expected KEEP, FRESH or a report")
+    donor = decision.donor if decision.donor is not None else weights if weights is not own else None
+    return Choice(
+        hypers=_within(view, decision.hypers, weights),
+        source=weights.ref if weights is not None else None,
+        donor=donor.ref if donor is not None else None,
+        ready=ready,
+        replaced=replaced,
+        notes=decision.notes,
+    )
+
+
+def _within(view: View, hypers: Hypers, weights: Record | None) -> Hypers:
+    """Clipped into the space; structural ones as the weights have them."""
+    if hypers.keys() != view.space.keys():
+        raise SettingsError(f"a strategy gave hyperparameters {sorted(hypers)}; the space has {sorted(view.space)}")
+    return {
+        name: weights.hypers[name] if h.structural and weights is not None else h.clip(hypers[name])
+        for name, h in view.space.items()
+    }

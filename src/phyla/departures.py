@@ -1,0 +1,50 @@
+"""A loop that is left: was it a break, or an exception on its way out?
+
+A `for` loop tells its iterator only that it is dropped. So the claim of a loop that was left is settled a moment later:
+as *raised*, if an exception reaches the top of the script; else it is given back, which never counts against the member:
+after a break, Ctrl-C, or an exception that the script or a live kernel caught.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from phyla.population import Population
+
+SETTLE_SECONDS = 0.2
+"""After which no exception is expected any more. A thread that waits for it keeps the process from ending before."""
+
+_watched: weakref.WeakSet[Population] = weakref.WeakSet()
+
+
+def watch(population: Population) -> None:
+    """Makes sure that an exception that ends the script is recorded."""
+    _watched.add(population)
+    if sys.excepthook is not _hook:
+        global _previous_hook
+        _previous_hook = sys.excepthook
+        sys.excepthook = _hook
+
+
+def leave(population: Population) -> None:
+    """The loop over this population was left in the middle of a turn."""
+    timer = threading.Timer(SETTLE_SECONDS, population.depart, ("given_back",))
+    timer.daemon = False
+    timer.start()
+
+
+_previous_hook = sys.excepthook
+
+
+def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _previous_hook(kind, error, trace)  # the user's own traceback comes first
+    for population in list(_watched):
+        if isinstance(error, Exception):
+            population.depart("raised", f"{kind.__name__}: {error}"[:500])
+        else:
+            population.depart("given_back")

@@ -1,0 +1,47 @@
+"""Which process this is: a worker's id says where it runs, so that its neighbours can see whether it still does."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import platform
+import re
+from functools import cache
+from pathlib import Path
+
+_counter = itertools.count(1)
+
+
+@cache
+def boot() -> str:
+    """This boot of this machine, and this space of process ids; empty where the system does not tell."""
+    try:
+        told = Path("/proc/sys/kernel/random/boot_id").read_text() + str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+    return hashlib.blake2b(told.encode(), digest_size=4).hexdigest()
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if there is none. A reused pid has another start time."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
+    except (OSError, IndexError):
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def new_worker_id() -> str:
+    """One per incarnation: host, pid, start time, boot, and a number for several in one process."""
+    node = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40] or "host"
+    pid = os.getpid()
+    return f"{node}.{pid}.{start_time(pid) or 0}.{boot() or 'x'}.{next(_counter)}"
+
+
+def is_gone(worker: str) -> bool:
+    """Whether that worker ran on this boot of this machine, and its process no longer exists."""
+    parts = worker.rsplit(".", 4)
+    if len(parts) != 5 or not boot() or parts[3] != boot() or not (parts[1].isdigit() and parts[2].isdigit()):
+        return False
+    return start_time(int(parts[1])) != int(parts[2])

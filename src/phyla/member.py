@@ -1,0 +1,172 @@
+"""A member, for one interval: what the user's loop body holds."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from phyla import randomness, score
+from phyla import state as _state
+from phyla.errors import LoopError, StateError
+from phyla.newborn import Newborn
+from phyla.randomness import Purpose
+from phyla.states import Live
+from phyla.worker import Claim, Outcome
+
+if TYPE_CHECKING:
+    from phyla.population import Population
+
+log = logging.getLogger("phyla")
+
+
+class Member(Newborn):
+    """A member of the population, to be trained for one interval.
+
+    It is a read-only mapping of its hyperparameters as plain Python values: `member["lr"]`, `{**params, **member}`.
+    id: 0 to size - 1. interval: the one being trained, from 1. steps: trained before it. donor: the report that was copied
+    for it, or None. seed: below 2**31, new for each member, interval and retry. Python's, NumPy's and torch's global
+    generators are seeded from it when `state` returns.
+    """
+
+    def __init__(self, population: Population, claim: Claim):
+        event, view = claim.events[0], population.view
+        key, newest = (view.settings.seed, event.member), view.newest(event.member)
+        super().__init__(
+            event.hypers,
+            id=event.member,
+            interval=event.interval,
+            steps=newest.total_steps if newest is not None else 0,
+            donor=view.records[event.donor] if event.donor is not None else None,
+            seed=randomness.draw_seed(*key, event.interval, Purpose.BODY, claim.replacements[0], claim.attempts[0]),
+            read=set(),
+        )
+        self._population = population
+        self._claim = claim
+        self._event = event
+        self._init_seed = randomness.draw_seed(*key, 0, Purpose.INIT, claim.replacements[0])
+        self._live: Live | None = None
+        self.read_by_init: set[str] = set()
+        self.ended = False  # reported, or given up
+
+    def state(
+        self,
+        init: Callable[[Any], Any],
+        *,
+        reuse: bool = False,
+        apply: Callable[[Any, Member], object] | None = None,
+    ) -> Any:
+        """The member's state: its own weights, or its donor's, in live objects.
+
+        init(member) makes a fresh state: anything with `state_dict`, arrays, plain values, in dicts and lists as you like. It
+        is called whenever the member or its hyperparameters change in this process; then what was saved is loaded, and
+        what `init` set from new hyperparameters stays set. With `reuse=True` the objects are made once a process and kept,
+        for compiled or large models; optimizer options named like a hyperparameter are set at every claim, and
+        apply(state, member) sets the rest.
+
+        Raises StateError if something in the state cannot be saved, or what was saved does not fit.
+        """
+        if self.ended:
+            raise LoopError(f"member {self.id} was asked for its state after its report: ask once, before training")
+        if apply is not None and not reuse:
+            raise LoopError("state(apply=…) goes with reuse=True: without it, init runs again for new hyperparameters")
+        if self._live is None:
+            self._population.use_threads()
+            newborn = Newborn(
+                self._hypers,
+                id=self.id,
+                interval=self.interval,
+                steps=self.steps,
+                donor=self.donor,
+                seed=self._init_seed,
+                read=self.read_by_init,
+            )
+            self._live = self._population.states.obtain(
+                self, self._event, self._claim.trees[0], newborn, init, reuse, apply
+            )
+        _state.seed_globals(self.seed)
+        return self._live.state
+
+    def report(
+        self,
+        score_: Any,
+        state: Any = None,
+        *,
+        steps: int | float = 1,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Ends the interval: publishes the score and the checkpoint.
+
+        score: a number; or this interval's samples, such as episode returns, whose newest `window` rank the member; or a
+        dict of which `Population(metric=)` names one; or None for no score yet. NaN says that the member has diverged: it
+        will be replaced. state: what to save, as `init` made it; may be left out if all that it holds is changed in place
+        (modules, optimizers). steps: trained in this interval, in your own unit. metrics: more numbers for the record.
+        """
+        if self.ended:
+            raise LoopError(
+                f"member {self.id} has reported interval {self.interval} already: report once for each turn"
+            )
+        population, settings = self._population, self._population.view.settings
+        parsed = score.parse(score_, settings.metric, metrics)
+        trained = score.check_steps(steps)
+        live = self._settle(state)
+        value = parsed.value
+        if parsed.samples:
+            event, newest = self._event, population.view.newest(self.id)
+            own = newest is not None and event.source == newest.ref
+            before = population.view.samples[self.id] if own else []
+            value = score.windowed(before, parsed.samples, settings.window)
+        self._check_effect(live)
+        self.ended = True
+        population.publish(self._claim, live, Outcome(value, parsed.samples, parsed.metrics, trained))
+
+    def _settle(self, state: Any) -> Live:
+        """What is to be saved."""
+        if self._live is None:
+            if state is None:
+                return Live(None)
+            self._live = Live(state, _state.made(state, self._hypers))
+        elif state is None:
+            if unsaved := _state.unsaved(self._live.state, self._live.made):
+                raise LoopError(
+                    f"report was given no state, but the state holds {', '.join(unsaved[:3])}, which your loop may have "
+                    "replaced by a new object: hand the state over, report(score, state)"
+                )
+        else:
+            self._live.state = state  # arrays are new objects after a step
+        return self._live
+
+    def _check_effect(self, live: Live) -> None:
+        """New hyperparameters must have had an effect; silence about it is the commonest bug of all."""
+        faults = _state.fell_back(live.state, live.changes, live.made)
+        if faults:
+            self._population.complain(
+                "fell back",
+                f"member {self.id}: after new hyperparameters were set, {'; '.join(faults)}. Something in the loop set it "
+                "again: a scheduler made outside init, or a load_state_dict of its own?",
+            )
+        if unread := sorted(live.fresh - self._read - self.read_by_init):
+            self._population.complain(
+                f"unread {unread}",
+                f"member {self.id}: the hyperparameter{'s' * (len(unread) > 1)} {', '.join(map(repr, unread))} changed, and "
+                "neither init nor the loop read the new value: it has no effect",
+            )
+
+    def __enter__(self) -> Member:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None:
+            if not self.ended:
+                self._population.unreported(self)
+            return False
+        if not isinstance(error, Exception) or isinstance(error, LoopError | StateError):
+            return False  # Ctrl-C, and mistakes that every member would make: the loop's end gives the claim back
+        traceback.print_exception(kind, error, trace)
+        if not self.ended:
+            self._population.raised(self, error)
+        return True

@@ -1,0 +1,391 @@
+"""The population, as a user's script sees it: what to train, and the loop over its members."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from phyla import departures, host
+from phyla import run as _run
+from phyla.arguments import Arguments
+from phyla.background import Background
+from phyla.begin import begin
+from phyla.errors import LoopError, PhylaWarning, StateError
+from phyla.member import Member
+from phyla.once import Once
+from phyla.progress import Progress, summary
+from phyla.record import Record
+from phyla.run import Heir, Run
+from phyla.space import Hyperparameter
+from phyla.states import Live, States
+from phyla.strategies.contract import Exploit, Explore, Strategy
+from phyla.strategies.perturb import Perturb
+from phyla.strategies.truncation import Truncation
+from phyla.view import View
+from phyla.worker import Claim, Outcome, Worker, drive
+
+log = logging.getLogger("phyla")
+
+
+class Population:
+    """N members, trained with Population Based Training by every process that runs the script.
+
+    Iterate over it: each turn gives one `Member` to train for one interval. The record of the run lies in `runs/NAME`, and
+    re-running the script goes on where it ended.
+
+    name: of the run; names its directory. space: a hyperparameter's name to Float, Int or Choice. size: members.
+    intervals: turns of each member; may be left out with target or seconds. metric, mode: the score's key where `report` is
+    given a dict, and whether "max" or "min" is better. seed: of all randomness; drawn and recorded if left out.
+    ready, burn_in: intervals from one chance to exploit to the next, and before the first. exploit: who copies whom
+    (None: nobody, which is random search at equal cost). explore: how copied hyperparameters change (None: not). inherit:
+    what is copied, "both", "weights" or "hypers". strategy: a whole decision, instead of these three.
+    compare: "progress" compares members at equal intervals, "latest" takes what each has. max_lead: intervals that a member
+    may be ahead of the slowest; None is asynchronous, 0 is synchronous generations and reproducible for any number of
+    workers. keep: newest checkpoints of each member that are kept. window: newest samples that rank a member.
+    retries: of an interval that fails, before the member is replaced. max_lost: losses in a row that count as a failure.
+    threads: for numeric libraries in each worker. target: a score that ends the run. seconds: after which this process
+    claims no more. start: what members are born from, `phyla.open("runs/old").top(4)` or dicts of hyperparameters.
+    path: the directory that holds runs ($PHYLA_RUNS, or "runs"). journal: "sqlite", "directory" (for network file systems)
+    or "memory". durability: "background" makes checkpoints survive a power loss within sync_every seconds, "strict" before
+    they are published. lease: seconds of silence after which a worker counts as lost. strict: warnings about
+    hyperparameters without effect are errors. fresh: sets an existing run of this name aside, and begins anew.
+    progress: a line about the run on a terminal (None), always (True), never (False).
+
+    `phyla.settings` has the table of what identifies a run and what is local. Raises SettingsError for what cannot work.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        space: Mapping[str, Hyperparameter],
+        size: int = 20,
+        intervals: int | None = None,
+        *,
+        metric: str | None = None,
+        mode: Literal["max", "min"] = "max",
+        seed: int | None = None,
+        ready: int = 1,
+        burn_in: int = 0,
+        exploit: Exploit | None = Truncation(0.2),  # noqa: B008 — a frozen value
+        explore: Explore | None = Perturb(0.8, 1.2),  # noqa: B008
+        inherit: Literal["both", "weights", "hypers"] = "both",
+        strategy: Strategy | None = None,
+        compare: Literal["progress", "latest"] = "progress",
+        max_lead: int | None = None,
+        keep: int | None = None,
+        window: int = 10,
+        retries: int = 2,
+        max_lost: int = 3,
+        threads: int | None = None,
+        target: float | None = None,
+        seconds: float | None = None,
+        start: Sequence[Heir | Mapping[str, Any]] | None = None,
+        path: str | Path | None = None,
+        journal: Literal["sqlite", "directory", "memory"] | None = None,
+        durability: Literal["background", "strict"] = "background",
+        sync_every: float = 5.0,
+        lease: float | None = None,
+        strict: bool = False,
+        fresh: bool = False,
+        progress: bool | None = None,
+    ):
+        given = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        self._arguments = Arguments.check(**given)
+        self.name = name
+        self.space = self._arguments.space
+        self.states = States()
+        self._worker: Worker | None = None
+        self._background: Background | None = None
+        self._progress: Progress | None = None
+        self._turn = threading.RLock()
+        self._complaints: set[str] = set()
+        self._departed: Member | None = None
+        self._used = False
+        self._found_finished = False
+        self._deadline: float | None = None
+        self._last_publisher = False
+        _never_used.add(self)
+
+    checker: ClassVar[Callable[[Population], Iterator[Member]] | None] = None
+    """`phyla check` puts its own turns in the place of the loop's."""
+
+    # The loop -------------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Member]:
+        if Population.checker is not None:
+            yield from Population.checker(self)
+            return
+        departures.watch(self)
+        member: Member | None = None
+        try:
+            while (member := self.claim()) is not None:
+                yield member
+                if not member.ended:
+                    self.unreported(member)
+        finally:
+            if member is not None and not member.ended:
+                self._departed = member  # by break, or by an exception that is on its way: departures.py finds out
+                departures.leave(self)
+
+    def claim(self) -> Member | None:
+        """The next member to train, for code that lives in somebody else's callback; None when nothing is left to do."""
+        with self._turn:
+            worker = self._join()
+            self.depart("given_back")
+            if self._found_finished:
+                log.warning("%s", finished_line(self.run))
+                return None
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                self._end()
+                return None
+            if self._background is None:
+                self._background = Background(worker, self._arguments.sync_every)
+            self._show()
+            claim = drive(worker.claim(), worker.journal)
+            if claim is None:
+                self._end()
+                return None
+            return Member(self, claim)
+
+    def publish(self, claim: Claim, live: Live, outcome: Outcome) -> None:
+        """Saves and reports a member's interval (`Member.report` calls this)."""
+        with self._turn:
+            worker = self._join()
+            if not drive(worker.publish(claim, live.save(), [outcome]), worker.journal):
+                log.warning(
+                    "member %d, interval %d: the claim was lost while it trained (this process was silent for longer than "
+                    "the lease, or was taken for dead); its work is dropped",
+                    claim.events[0].member,
+                    claim.events[0].interval,
+                )
+                return
+            record = worker.view.newest(claim.events[0].member)
+            assert record is not None
+            self.states.keep(record.ref, live, record.checkpoint.size)
+            self._last_publisher = worker.view.finished
+            if (
+                record.parent is not None
+                and record.checkpoint.digest == record.parent.checkpoint.digest
+                and record.steps
+            ):
+                self.complain(
+                    "unchanged",
+                    f"member {record.id}: its state did not change over interval {record.interval}. Was what the loop "
+                    "trained handed to report(score, state)?",
+                    error=False,
+                )
+
+    def unreported(self, member: Member) -> None:
+        """A body came to its end without a report."""
+        log.warning(
+            "member %d: the loop's body ended without a report for interval %d; call member.report(score, state) at its end",
+            member.id,
+            member.interval,
+        )
+        self._fail(member, "unreported", "the loop's body ended without a report")
+        self._end_if_hopeless("ended without calling member.report")
+
+    def raised(self, member: Member, error: BaseException) -> None:
+        """A body has raised; its traceback was shown."""
+        text = f"{type(error).__name__}: {error}"
+        self._fail(member, "raised", text[:500])
+        self._end_if_hopeless(f"raised, the last one {text[:200]}")
+
+    def _fail(self, member: Member, why: Any, error: str | None = None) -> None:
+        with self._turn:
+            member.ended = True
+            if self._worker is not None:
+                self._worker.fail(why, error)
+
+    def _end_if_hopeless(self, what: str) -> None:
+        view = self.view
+        if not view.records and len(view.troubled) >= min(3, view.size):
+            raise LoopError(
+                f"{len(view.troubled)} different members have {what}, and none has ever reported: this is not bad luck. "
+                "The run is kept; correct the loop and start it again"
+            )
+
+    def depart(self, why: Literal["given_back", "raised"], error: str | None = None) -> None:
+        """Settles the claim of a loop that was left, if there is one (departures.py calls this)."""
+        with self._turn:
+            member, self._departed = self._departed, None
+            if member is not None and not member.ended:
+                self._fail(member, why, error)
+
+    def _end(self) -> None:
+        """Nothing is left to claim."""
+        self.close()
+        if self._progress is not None:
+            self._progress.close()
+        if self.view.finished and not self._found_finished and self._arguments.progress is not False:
+            print(summary(self.run, whole=self._last_publisher), file=sys.stderr, flush=True)
+
+    # What it came to ------------------------------------------------------------------------------------------------
+
+    @property
+    def run(self) -> Run:
+        """The run, for reading: `phyla.open` gives the same."""
+        worker = self._join()
+        return Run(
+            worker.journal,
+            worker.checkpoints,
+            self._place.path if self._place.journal != "memory" else None,
+            worker.view,
+        )
+
+    @property
+    def view(self) -> View:
+        """The run so far, as arrays over members."""
+        worker = self._join()
+        return worker.view
+
+    @property
+    def best(self) -> Record | None:
+        """The best report ever, whose checkpoint is kept; None before the first score."""
+        return self.run.best
+
+    @property
+    def primary(self) -> bool:
+        """True in one worker of the run after its end: for what must be done once. Raises LoopError before the end."""
+        with self._turn:
+            worker = self._join()
+            worker.read()
+            if not worker.view.finished:
+                raise LoopError("population.primary is known after the loop's end: the run is not finished yet")
+            return self._once.primary(worker.view.position, again=self._found_finished)
+
+    def once(self, key: str, fn: Callable[[], object], *, per: Literal["host", "run"] = "host") -> None:
+        """Calls fn in one worker of each host (or of the whole run) while the others wait; returns when a call has succeeded.
+
+        If fn raises, the error is raised here, and the next worker tries. If its worker dies, the next one tries.
+        """
+        self._join()
+        self._once.call(key, fn, per)
+
+    def close(self) -> None:
+        """Gives back what is claimed, stops the background thread, and makes everything durable. The loop's end does this."""
+        with self._turn:
+            if self._worker is None:
+                return
+            self.depart("given_back")
+            self._worker.fail("given_back")
+            if self._background is not None:
+                self._background.stop()
+                self._background = None
+            self._worker.sweep()
+
+    def complain(self, key: str, message: str, *, error: bool = True) -> None:
+        """Warns once about something; with strict=True, and if it may be an error, raises StateError."""
+        if error and self._arguments.strict:
+            raise StateError(message)
+        if key not in self._complaints:
+            self._complaints.add(key)
+            warnings.warn(message, PhylaWarning, stacklevel=3)
+
+    def use_threads(self) -> None:
+        """Limits the threads of numeric libraries to what the run has recorded."""
+        threads = self.view.settings.threads
+        if threads is None:
+            return
+        if (torch := sys.modules.get("torch")) is not None and torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        if not self._threads_set:
+            from threadpoolctl import threadpool_limits
+
+            self._threads_set = True
+            threadpool_limits(threads)
+
+    # Joining the run ------------------------------------------------------------------------------------------------
+
+    _threads_set = False
+
+    def _join(self) -> Worker:
+        """This process's worker; the run is created, or joined, when it is first needed."""
+        if self._worker is None:
+            with self._turn:
+                if self._worker is None:
+                    self._worker = self._start_worker()
+        return self._worker
+
+    def _start_worker(self) -> Worker:
+        arguments = self._arguments
+        _never_used.discard(self)
+        self._place = _run.locate(self.name, arguments.path, arguments.journal)
+        if arguments.fresh:
+            _run.set_aside(self._place)
+        journal, checkpoints = _run.open_for_work(self._place, durable=arguments.durability == "strict")
+        self._once = Once(None if self._place.journal == "memory" else self._place.path)
+        worker = Worker(
+            id=host.new_worker_id(),
+            journal=journal,
+            checkpoints=checkpoints,
+            strategy=arguments.strategy,
+            gone=host.is_gone,
+            held=self.states.holds,
+            prefers=self.states.rank,
+            origins=_run.load_origin,
+            lease=arguments.lease or (120.0 if self._place.journal == "directory" else 30.0),
+            script=script_digest(),
+        )
+        begin(worker, self.name, arguments)
+        self._found_finished = worker.view.finished
+        self._deadline = None if arguments.seconds is None else time.monotonic() + arguments.seconds
+        self._progress = Progress(self.name, arguments.progress)
+        return worker
+
+    def _show(self) -> None:
+        if self._progress is not None and self._worker is not None:
+            self._progress.show(self._worker.view)
+
+    def __repr__(self) -> str:
+        return f"<population {self.name!r}: {self._arguments.size} members>"
+
+
+def finished_line(run: Run) -> str:
+    """What to say when the loop of a finished run is entered."""
+    view, best = run.view, run.best
+    score = f", best score {best.score:.6g}" if best is not None else ""
+    why = f" ({view.stopped})" if view.stopped else ""
+    return (
+        f"{run.name} is finished{why}: {view.size} members × {int(view.done.max())} intervals{score}. To begin anew: "
+        "Population(…, fresh=True), which sets this run aside; or give it another name; to read it: "
+        f"phyla.open({str(run.path)!r})"
+    )
+
+
+def script_digest() -> str | None:
+    """The digest of the script that runs, so that a change between two claims can be seen."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    if path is None:
+        return None
+    with contextlib.suppress(OSError):
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()
+    return None
+
+
+_never_used: weakref.WeakSet[Population] = weakref.WeakSet()
+"""Populations that no loop has touched yet; at the end of the script they are named."""
+
+
+def _name_the_unused(pid: int = os.getpid()) -> None:
+    if os.getpid() == pid:
+        for population in list(_never_used):
+            log.warning(
+                "population %r was made and never trained: write `for member in population:`, or call population.claim()",
+                population.name,
+            )
+
+
+import atexit  # noqa: E402
+
+atexit.register(_name_the_unused)

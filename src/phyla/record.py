@@ -1,0 +1,98 @@
+"""A report, as the view keeps it: what one member came to in one interval, and what had made it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import msgspec
+
+from phyla.events import Checkpoint, Hypers, Ref
+
+
+class Record(msgspec.Struct, eq=False):
+    """A report, with what its claim had decided: everything that is known of one trained interval (or span).
+
+    Score, hyperparameters and checkpoint belong together: a donor is one of these.
+    """
+
+    id: int  # the member
+    seq: int  # of the Reported event in the member's stream
+    interval: int  # the last one that this covers, from 1
+    span: int  # intervals covered
+    score: float | None  # as reported; None: no score yet
+    hypers: Hypers  # trained with
+    checkpoint: Checkpoint
+    steps: int | float  # trained in this span, in the user's unit
+    total_steps: int | float  # of this member so far; never goes back, whoever it copies
+    source: Ref | None  # the report whose weights were trained on; None: a fresh state
+    donor: Ref | None  # the report that was copied before, if any
+    parent: Record | None  # the record of `source`
+    replaced: bool
+    samples: list[float] | None
+    metrics: dict[str, object] | None
+    notes: dict[str, object] | None
+    worker: str
+    uid: str
+    position: int  # in the journal
+    time: float  # seconds since 1970, by the worker's clock
+    seconds: float  # from claim to report
+    void: bool = False  # its checkpoint was found to be no good
+    available: bool = True  # its checkpoint is kept for decisions; once False, for ever
+    freed: bool = False  # its checkpoint may have been deleted
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(self.id, self.seq)
+
+    @property
+    def finite(self) -> bool:
+        """Whether it has a score that can make it a donor."""
+        return self.score is not None and math.isfinite(self.score)
+
+    def ancestry(self) -> list[Record]:
+        """The reports whose weights led to this one, oldest first, itself last: through donors, not along the member."""
+        path: list[Record] = [self]
+        while (parent := path[-1].parent) is not None:
+            path.append(parent)
+        return path[::-1]
+
+    def __repr__(self) -> str:
+        return f"<member {self.id}, interval {self.interval}: {show_score(self.score)}>"
+
+    def __str__(self) -> str:
+        return (
+            f"score {show_score(self.score)} (member {self.id}, interval {self.interval})\n"
+            f"  hyperparameters  {show_hypers(self.hypers)}\n"
+            f"  schedule         {show_schedule(self)}\n"
+            f"  checkpoint       {self.checkpoint.file}"
+        )
+
+
+def show_value(value: object) -> str:
+    """A hyperparameter's value for people."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show_score(score: float | None) -> str:
+    return "no score yet" if score is None else f"{score:.6g}"
+
+
+def show_hypers(hypers: Hypers) -> str:
+    return ", ".join(f"{name} {show_value(value)}" for name, value in hypers.items())
+
+
+def show_schedule(record: Record, most: int = 8) -> str:
+    """The schedule that made a record, in words: `lr 0.1 → 0.05 from interval 12 → …`; only what changed."""
+    path, parts = record.ancestry(), []
+    for name in record.hypers:
+        values = [path[0].hypers[name]]
+        turns = [show_value(values[0])]
+        for before, after in itertools.pairwise(path):
+            if after.hypers[name] != values[-1]:
+                values.append(after.hypers[name])
+                turns.append(f"{show_value(values[-1])} from interval {before.interval + 1}")
+        if len(turns) > most:
+            turns = [*turns[: most // 2], f"… {len(turns) - most} more …", *turns[-(most - most // 2) :]]
+        parts.append(f"{name} {' → '.join(turns)}")
+    return "; ".join(parts)

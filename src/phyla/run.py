@@ -1,0 +1,261 @@
+"""Where a run lives and how it is opened: the only place where journals and checkpoint stores meet their addresses."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from phyla import lineage as _lineage
+from phyla import randomness
+from phyla import state as _state
+from phyla.checkpoints import Checkpoints, Tree, load_row
+from phyla.checkpoints.local import LocalCheckpoints
+from phyla.checkpoints.memory import MemoryCheckpoints
+from phyla.errors import CheckpointError, JournalError, SettingsError
+from phyla.events import Checkpoint, Event, Hypers, Origin
+from phyla.journal import Journal
+from phyla.journal.directory import DirectoryJournal
+from phyla.journal.memory import MemoryJournal
+from phyla.journal.sqlite import SqliteJournal
+from phyla.lineage import Lineage, Schedule
+from phyla.newborn import Newborn
+from phyla.randomness import Purpose
+from phyla.record import Record
+from phyla.settings import Settings
+from phyla.view import View
+
+JOURNALS = ("sqlite", "directory", "memory")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run lives: its directory, and what kind of journal it has there."""
+
+    path: Path
+    journal: str = "sqlite"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+
+def locate(name: str, path: str | Path | None = None, journal: str | None = None) -> Place:
+    """The place of the run of this name: under `path`, else under $PHYLA_RUNS, else under ./runs."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+        raise SettingsError(
+            f"the run's name is {name!r}; expected letters, digits, '.', '_' and '-', at most 100: it names a directory"
+        )
+    kind = journal or os.environ.get("PHYLA_JOURNAL") or "sqlite"
+    if kind not in JOURNALS:
+        raise SettingsError(f"journal={kind!r}; expected one of {', '.join(map(repr, JOURNALS))}")
+    return Place(Path(path or os.environ.get("PHYLA_RUNS") or "runs") / name, kind)
+
+
+def open_for_work(place: Place, *, durable: bool = False) -> tuple[Journal, Checkpoints]:
+    """The journal and the checkpoint store of a run, made where they are not there yet."""
+    if place.journal == "memory":
+        return MemoryJournal(), MemoryCheckpoints()
+    try:
+        place.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"the run cannot be kept in {place.path.absolute()}: {error.strerror}. "
+            "Give Population(path=…) or $PHYLA_RUNS a directory that can be written"
+        ) from None
+    if not os.access(place.path, os.W_OK | os.X_OK):
+        raise SettingsError(f"the run's directory {place.path.absolute()} cannot be written; reading it still works")
+    journal: Journal
+    if place.journal == "directory":
+        journal = DirectoryJournal(place.path / "journal")
+    else:
+        journal = SqliteJournal(place.path / "journal.db", durable=durable)
+    return journal, LocalCheckpoints(place.checkpoints, durable=durable)
+
+
+def set_aside(place: Place) -> Path | None:
+    """Moves a run's directory to NAME.1, NAME.2, … and returns where; None if there is nothing to move."""
+    if place.journal == "memory" or not place.path.exists():
+        return None
+    for number in range(1, 10_000):
+        aside = place.path.with_name(f"{place.path.name}.{number}")
+        if not aside.exists():
+            place.path.rename(aside)
+            return aside
+    raise SettingsError(f"{place.path} cannot be set aside: there are 9,999 older runs of this name")
+
+
+class Run:
+    """A run, opened for reading. Nothing here writes; every property shows the run as it stands now."""
+
+    def __init__(self, journal: Journal, checkpoints: Checkpoints, path: Path | None, view: View | None = None):
+        self.path = path
+        self._journal = journal
+        self._checkpoints = checkpoints
+        self._view = view if view is not None else View()
+
+    @property
+    def view(self) -> View:
+        """The run so far, as arrays over members."""
+        for recorded in self._journal.read(self._view.position):
+            self._view.fold(recorded)
+        if self._view.created is None:
+            raise JournalError(f"{self.path} holds no run yet: its journal is empty")
+        return self._view
+
+    @property
+    def name(self) -> str:
+        created = self.view.created
+        assert created is not None
+        return created.run
+
+    @property
+    def settings(self) -> Settings:
+        """What the run was created with."""
+        return self.view.settings
+
+    @property
+    def best(self) -> Record | None:
+        """The best report ever; its checkpoint is kept. None before the first score."""
+        return self.view.best
+
+    @property
+    def final(self) -> Record | None:
+        """The best of what the members stand at now."""
+        view = self.view
+        scored = [record for record in self.members if record.finite]
+        return max(scored, key=lambda record: (view.value(record), record.id), default=None)
+
+    @property
+    def members(self) -> list[Record]:
+        """The newest report of each member that has one, in order of id."""
+        return [history[-1] for history in self.view.history if history]
+
+    @property
+    def records(self) -> list[Record]:
+        """Every report that counts, in the journal's order."""
+        return list(self.lineage().records)
+
+    def events(self) -> Iterator[Event]:
+        """Every event of the journal, in order."""
+        return (recorded.event for recorded in self._journal.read(0))
+
+    def load(self, what: Record | Checkpoint) -> Tree:
+        """The state as saved: a tree of plain values and arrays."""
+        return _state.saved_state(self.load_saved(what))
+
+    def load_saved(self, what: Record | Checkpoint) -> Tree:
+        """The whole checkpoint: the state, and what `init` had set in it."""
+        return load_row(self._checkpoints, what.checkpoint if isinstance(what, Record) else what)
+
+    def schedule(self, record: Record | None = None) -> Schedule:
+        """The hyperparameters along the true ancestry of a record (default: the best)."""
+        return _lineage.schedule(record if record is not None else self._the_best())
+
+    def lineage(self) -> Lineage:
+        """The family tree of the run."""
+        return _lineage.lineage(self.view)
+
+    def restore(self, record: Record, init: Callable[[Any], Any]) -> Any:
+        """Live objects as they were at a report: what `init` makes for its hyperparameters, with the saved state loaded."""
+        seed = randomness.draw_seed(self.settings.seed, record.id, 0, Purpose.INIT, 0)
+        steps = record.total_steps - record.steps
+        newborn = Newborn(
+            record.hypers, id=record.id, interval=record.interval, steps=steps, donor=None, seed=seed, read=set()
+        )
+        raw = init(newborn)
+        made = _state.made(raw, record.hypers)
+        state, _ = _state.load(_state.unwrap(raw), self.load_saved(record), made)
+        return state
+
+    def top(self, k: int = 1) -> list[Heir]:
+        """The k best reports that the members stand at, as a start for another run: `Population(start=run.top(4))`."""
+        view, path = self.view, self.path
+        if path is None:
+            raise SettingsError("a run that lives in memory cannot start another")
+        best = sorted((r for r in self.members if r.finite), key=lambda r: (view.value(r), r.id), reverse=True)[:k]
+        if not best:
+            raise SettingsError(f"{path} has no report with a finite score to start from")
+        return [Heir(Origin(str(path.absolute()), r.uid, r.id, r.seq, r.checkpoint), dict(r.hypers)) for r in best]
+
+    def to_frame(self) -> Any:
+        """Every report as a row of a pandas DataFrame; hyperparameters and metrics as columns of their own."""
+        try:
+            import pandas as pd  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        except ImportError:
+            raise SettingsError("to_frame() needs pandas: pip install pandas") from None
+        return pd.DataFrame(self.rows())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every report as a flat dict, in the journal's order."""
+        return [
+            {
+                "member": r.id,
+                "interval": r.interval,
+                "score": r.score,
+                "steps": r.total_steps,
+                "donor": r.donor.member if r.donor is not None else None,
+                "time": r.time,
+                **r.hypers,
+                **{f"metric.{name}": value for name, value in (r.metrics or {}).items()},
+            }
+            for r in self.records
+        ]
+
+    def _the_best(self) -> Record:
+        best = self.best
+        if best is None:
+            raise SettingsError(f"{self.path or 'this run'} has no score yet, so nothing is best")
+        return best
+
+    def __repr__(self) -> str:
+        return f"<run {self.name} in {self.path}>"
+
+
+@dataclass(frozen=True)
+class Heir:
+    """Where a member of a new run may start: another run's report, and the hyperparameters that it had."""
+
+    origin: Origin | None
+    hypers: Hypers
+
+
+def load_origin(origin: Origin) -> Tree:
+    """The state of another run that a member is born with."""
+    store = LocalCheckpoints(Path(origin.run) / "checkpoints", readonly=True)
+    try:
+        return load_row(store, origin.checkpoint)
+    except CheckpointError as error:
+        raise SettingsError(f"start= names a checkpoint of {origin.run} that cannot be loaded: {error}") from None
+
+
+def open(path: str | Path) -> Run:
+    """Opens a run for reading: its directory, or its name under $PHYLA_RUNS or ./runs.
+
+    Raises SettingsError if there is no run, with the runs that are there.
+    """
+    given = Path(path)
+    for candidate in (given, Path(os.environ.get("PHYLA_RUNS") or "runs") / given):
+        for kind, file in (("sqlite", "journal.db"), ("directory", "journal")):
+            if (candidate / file).exists():
+                place = Place(candidate, kind)
+                journal: Journal = (
+                    SqliteJournal(place.path / file, readonly=True)
+                    if kind == "sqlite"
+                    else DirectoryJournal(place.path / file, readonly=True)
+                )
+                return Run(journal, LocalCheckpoints(place.checkpoints, readonly=True), candidate)
+    there = _runs_beside(given)
+    hint = f"; there are: {', '.join(there)}" if there else ""
+    raise SettingsError(
+        f"there is no run in {given}: expected a directory with a journal.db, such as runs/digits{hint}"
+    )
+
+
+def _runs_beside(given: Path) -> Sequence[str]:
+    roots = (given, given.parent, Path(os.environ.get("PHYLA_RUNS") or "runs"))
+    found = {str(p.parent) for root in roots if root.is_dir() for p in root.glob("*/journal.db")}
+    return sorted(found)[:10]

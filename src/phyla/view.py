@@ -1,0 +1,377 @@
+"""What the journal means: a fold of its events into arrays over members.
+
+The fold is a pure function of the events and their order, and incremental: `View.fold` takes the next one, in constant time,
+and says which files nobody needs from there on. Every worker that has read as far as another sees the same view.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from phyla.errors import JournalError
+from phyla.events import (
+    RUN,
+    Born,
+    Claimed,
+    Created,
+    Extended,
+    Failed,
+    Recorded,
+    Ref,
+    Reported,
+    Stopped,
+    as_float,
+)
+from phyla.record import Record
+from phyla.settings import Settings
+from phyla.space import Space, space_from
+
+UNBOUNDED = 2**62
+"""The intervals of a run that only its target ends."""
+
+CONSUMES_RETRIES = ("raised", "unreported", "crashed", "hung")
+
+
+Retain: TypeAlias = "Callable[[View], Collection[Ref]]"
+
+
+class View:
+    """The state of a run after a number of events. Arrays are indexed by member id, [size]. Read it; only `fold` writes.
+
+    retain: what a strategy may still ask for, beside what is always kept; must be a pure function of the view.
+    """
+
+    def __init__(self, retain: Retain | None = None):
+        self.position = 0  # of the last event folded
+        self.run_head = 0  # the last seq in stream RUN
+        self.created: Created | None = None
+        self.intervals = 0
+        self.stopped: str | None = None
+        self.best: Record | None = None  # the best report ever whose checkpoint is kept
+        self.records: dict[Ref, Record] = {}  # every report, by its place
+        self.troubled: set[int] = set()  # members whose body has failed by its own fault
+        self._retain = retain
+        self._retained: frozenset[Ref] = frozenset()
+        self._pins: dict[Ref, int] = {}
+        self._files: dict[str, int] = {}  # how many reports need each file
+
+    def _begin(self, created: Created) -> None:
+        self.created = created
+        self.settings: Settings = created.settings
+        self.space: Space = space_from(created.settings.space)
+        self.size = n = created.settings.size
+        self.intervals = UNBOUNDED if created.settings.intervals is None else created.settings.intervals
+        self.sign = 1.0 if created.settings.mode == "max" else -1.0
+        self.head = np.zeros(n, np.int64)  # the last seq in the member's stream
+        self.done = np.zeros(n, np.int64)  # the newest interval that is reported and not void
+        self.busy = np.zeros(n, np.bool_)  # has an open claim
+        self.last_ready = np.zeros(n, np.int64)  # intervals done when it was last ready
+        self.fails = np.zeros(n, np.int64)  # that consumed retries of the interval it stands at
+        self.losses = np.zeros(n, np.int64)  # since its last report
+        self.replacements = np.zeros(n, np.int64)  # of its state, for whatever reason but an exploit; keys randomness
+        self.forced = np.zeros(n, np.bool_)  # out of retries: to be replaced
+        self.born: list[Born | None] = [None] * n
+        self.open: list[Claimed | None] = [None] * n
+        self.late: list[bool] = [False] * n  # the open claim's source had been released before the claim was in
+        self.repeat: list[Claimed | None] = [None] * n  # a decision that a loss or a give-back ended
+        self.history: list[list[Record]] = [[] for _ in range(n)]  # reports that are not void, oldest first
+        self.samples: list[list[float]] = [[] for _ in range(n)]  # since its weights last changed hands
+        self._kept: list[deque[Record]] = [deque() for _ in range(n)]  # the newest `keep`, void or not
+        self._synced: list[Record | None] = [None] * n
+
+    # What a reader asks ---------------------------------------------------------------------------------------------
+
+    def newest(self, member: int) -> Record | None:
+        """The report at which a member stands; None before its first."""
+        history = self.history[member]
+        return history[-1] if history else None
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left to claim, and nothing that is claimed counts any more."""
+        return self.stopped is not None or bool((self.done >= self.intervals).all())
+
+    def claimable(self) -> Sequence[int]:
+        """The free members that are furthest behind, if `max_lead` lets them go on; in order of id."""
+        if self.stopped is not None:
+            return ()
+        unfinished = self.done < self.intervals
+        free = unfinished & ~self.busy
+        if not free.any():
+            return ()
+        low = self.done[free].min()
+        lead = self.settings.max_lead
+        if lead is not None and low > self.done[unfinished].min() + lead:
+            return ()
+        return [int(m) for m in np.flatnonzero(free & (self.done == low))]
+
+    def peers(self, member: int) -> list[Record]:
+        """What each member is compared by when this one decides, in order of id; members that have nothing are left out.
+
+        That is its newest report with no more intervals than this member has done; if that is no longer kept, the oldest
+        that is. With `compare="latest"` it is simply the newest. A member's own is its newest.
+        """
+        limit = UNBOUNDED if self.settings.compare == "latest" else int(self.done[member])
+        found = []
+        for kept in self._kept:
+            oldest = None
+            for record in reversed(kept):
+                if not record.void:
+                    oldest = record
+                    if record.interval <= limit:
+                        break
+            if oldest is not None:
+                found.append(oldest)
+        return found
+
+    def value(self, record: Record) -> float:
+        """The score as it ranks: higher is better under both modes, and what is not finite is worst."""
+        return self.sign * record.score if record.finite and record.score is not None else -math.inf
+
+    def ranked(self, member: int) -> list[Record]:
+        """The peers that have a score, worst first. Order is (score, id), so ties have one winner."""
+        return sorted((r for r in self.peers(member) if r.score is not None), key=lambda r: (self.value(r), r.id))
+
+    def restorable(self, member: int) -> Record | None:
+        """The own report that a member goes on from: where it stands, or what is left of it."""
+        for record in reversed(self.history[member]):
+            if not record.freed:
+                return record
+        return None
+
+    def needed(self, ref: Ref) -> bool:
+        """Whether the checkpoint of this report must still exist."""
+        record = self.records.get(ref)
+        return record is not None and not record.freed
+
+    def orphans(self, files: Iterable[tuple[str, int, int]]) -> list[str]:
+        """Which of these (file, member, seq of its claim) nobody needs, and nobody is about to report."""
+        return [
+            file
+            for file, member, seq in files
+            if file not in self._files
+            and 0 <= member < self.size
+            and (seq < self.head[member] or (seq == self.head[member] and not self.busy[member]))
+        ]
+
+    # The fold -------------------------------------------------------------------------------------------------------
+
+    def fold(self, recorded: Recorded) -> list[str]:
+        """Takes the next event, and returns the files that nobody needs from here on."""
+        position, event = recorded
+        if position != self.position + 1:
+            raise JournalError(f"the journal goes from position {self.position} to {position}: events are missing")
+        freed: list[str] = []
+        match event:
+            case Claimed():
+                self._next(event.member, event.seq, position)
+                self._claimed(event, freed)
+            case Reported():
+                self._next(event.member, event.seq, position)
+                self._reported(event, position, freed)
+            case Failed():
+                self._next(event.member, event.seq, position)
+                self._failed(event, freed)
+            case Born():
+                self._next(event.member, event.seq, position)
+                self.born[event.member] = event
+            case Created() | Extended() | Stopped():
+                if event.member != RUN or event.seq != self.run_head + 1:
+                    raise JournalError(f"position {position}: (member {event.member}, seq {event.seq}) is out of order")
+                self.run_head = event.seq
+                if isinstance(event, Created):
+                    self._begin(event)
+                elif isinstance(event, Extended):
+                    self.intervals = event.intervals
+                else:
+                    self.stopped = event.why
+        self.position = position
+        return freed
+
+    def _next(self, member: int, seq: int, position: int) -> None:
+        if self.created is None or not 0 <= member < self.size or seq != self.head[member] + 1:
+            raise JournalError(f"position {position}: (member {member}, seq {seq}) is out of order")
+        self.head[member] = seq
+
+    def _claimed(self, claim: Claimed, freed: list[str]) -> None:
+        m, before = claim.member, self.repeat[claim.member]
+        if self.open[m] is not None:
+            raise JournalError(f"(member {m}, seq {claim.seq}): claimed while another claim is open")
+        self.late[m] = claim.source is not None and not self.needed(claim.source)
+        self.open[m], self.repeat[m], self.busy[m] = claim, None, True
+        if not self.late[m]:
+            self._pin(claim.source)
+        if before is not None:
+            self._unpin(before.source, freed)
+
+    def _reported(self, event: Reported, position: int, freed: list[str]) -> None:
+        m, late = event.member, self.late[event.member]
+        claim = self._end_claim(m, event.seq)
+        before = self.newest(m)
+        record = Record(
+            id=m,
+            seq=event.seq,
+            interval=event.interval,
+            span=event.span,
+            score=as_float(event.score),
+            hypers=claim.hypers,
+            checkpoint=event.checkpoint,
+            steps=event.steps,
+            total_steps=event.steps + (before.total_steps if before is not None else 0),
+            source=claim.source,
+            donor=claim.donor,
+            parent=self.records.get(claim.source) if claim.source is not None else None,
+            replaced=claim.replaced,
+            samples=event.samples,
+            metrics=event.metrics,
+            notes=claim.notes,
+            worker=claim.worker,
+            uid=event.uid,
+            position=position,
+            time=event.time,
+            seconds=event.seconds,
+        )
+        self.records[record.ref] = record
+        self.history[m].append(record)
+        self._files[event.checkpoint.file] = self._files.get(event.checkpoint.file, 0) + 1
+        if claim.source is None or before is None or claim.source != before.ref:
+            self.samples[m] = []  # they belong to weights that are gone
+        if event.samples:
+            self.samples[m] = (self.samples[m] + event.samples)[-self.settings.window :]
+        if claim.ready or claim.replaced:
+            self.last_ready[m] = claim.interval - 1
+        self.done[m] = event.interval
+        self.fails[m] = self.losses[m] = 0
+        self.forced[m] = False
+        if record.score is not None and not record.finite:
+            self.replacements[m] += 1
+        kept = self._kept[m]
+        kept.append(record)
+        gone = [kept.popleft()] if len(kept) > self.settings.keep else []
+        if record.finite and (self.best is None or self._beats(record, self.best)):
+            gone += [self.best] if self.best is not None else []
+            self.best = record
+        for ref in event.synced or ():
+            gone += self._sync(Ref(*ref))
+        if self._retain is not None:
+            was, self._retained = self._retained, frozenset(self._retain(self))
+            gone += [self.records[ref] for ref in was - self._retained]
+        if not late:
+            self._unpin(claim.source, freed)
+        for old in gone:
+            self._release(old, freed)
+
+    def _failed(self, event: Failed, freed: list[str]) -> None:
+        m, late = event.member, self.late[event.member]
+        claim = self._end_claim(m, event.seq)
+        again = event.why in ("lost", "given_back")
+        if event.why in CONSUMES_RETRIES:
+            self.fails[m] += 1
+            self.troubled.add(m)
+        elif event.why == "lost":
+            self.losses[m] += 1
+            if self.losses[m] >= self.settings.max_lost:  # this is no accident: it dies of what it does
+                again = False
+                self.losses[m] = 0
+                self.fails[m] += 1
+        if self.fails[m] > self.settings.retries:
+            self.fails[m] = 0
+            self.replacements[m] += 1
+            self.forced[m] = True
+        if event.voids is not None:
+            self._void(Ref(*event.voids), freed)
+        source = self.records.get(claim.source) if claim.source is not None else None
+        if again and not late and not (source is not None and source.void):
+            self.repeat[m] = claim  # it keeps the claim's pin
+        elif not late:
+            self._unpin(claim.source, freed)
+
+    def _end_claim(self, member: int, seq: int) -> Claimed:
+        claim = self.open[member]
+        if claim is None:
+            raise JournalError(f"(member {member}, seq {seq}): there is no open claim to end")
+        self.open[member], self.busy[member], self.late[member] = None, False, False
+        return claim
+
+    def _void(self, ref: Ref, freed: list[str]) -> None:
+        """A checkpoint was found to be no good: the member stands at its newest report that is."""
+        record = self.records.get(ref)
+        if record is None or record.void:
+            return
+        m = record.id
+        record.void = True
+        self.history[m].remove(record)
+        newest = self.newest(m)
+        self.done[m] = newest.interval if newest is not None else 0
+        self.last_ready[m] = min(self.last_ready[m], self.done[m])
+        if self._synced[m] is record:
+            self._synced[m] = None
+        if self.best is record:
+            usable = (r for history in self.history for r in history if r.available and r.finite)
+            self.best = max(usable, key=self._order, default=None)
+        for other, repeat in enumerate(self.repeat):
+            if repeat is not None and repeat.source == ref:
+                self.repeat[other] = None
+                self._unpin(ref, freed)
+        self._release(record, freed)
+
+    # What is kept ---------------------------------------------------------------------------------------------------
+
+    def _order(self, record: Record) -> tuple[float, int, int]:
+        return self.value(record), -record.interval, record.id
+
+    def _beats(self, record: Record, other: Record) -> bool:
+        return self._order(record) > self._order(other)
+
+    def _pin(self, ref: Ref | None) -> None:
+        if ref is not None:
+            self._pins[ref] = self._pins.get(ref, 0) + 1
+
+    def _unpin(self, ref: Ref | None, freed: list[str]) -> None:
+        if ref is None:
+            return
+        self._pins[ref] -= 1
+        if not self._pins[ref]:
+            del self._pins[ref]
+            self._release(self.records[ref], freed)
+
+    def _sync(self, ref: Ref) -> list[Record]:
+        """A checkpoint is durable now; the older one that stood in for it may go."""
+        record = self.records.get(ref)
+        if record is None or record.freed or record.void:
+            return []
+        older = self._synced[record.id]
+        if older is not None and older.seq >= record.seq:
+            return []
+        self._synced[record.id] = record
+        return [older] if older is not None else []
+
+    def _release(self, record: Record, freed: list[str]) -> None:
+        """Lets a report go, for ever, if no rule names it any longer."""
+        ref, m = record.ref, record.id
+        if record.freed or ref in self._pins or record is self.best or ref in self._retained:
+            return
+        if record in self._kept[m]:
+            return
+        record.available = False
+        if self._synced[m] is record:
+            return
+        record.freed = True
+        file = record.checkpoint.file
+        self._files[file] -= 1
+        if not self._files[file]:
+            del self._files[file]
+            freed.append(file)
+
+
+def fold(events: Iterable[Recorded], view: View | None = None) -> View:
+    """The view after these events; continues the given one."""
+    view = view if view is not None else View()
+    for recorded in events:
+        view.fold(recorded)
+    return view
