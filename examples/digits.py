@@ -1,4 +1,4 @@
-"""A small network on scikit-learn's digits: phyla finds the learning rate, the weight decay and the dropout, as schedules.
+"""A small network on scikit-learn's digits: phyla finds schedules of its learning rate, weight decay and dropout.
 
     python examples/digits.py              # one process; start it in several terminals, and they share the run
     phyla best runs/digits                 # what it found
@@ -35,9 +35,7 @@ population = phyla.Population(
 
 def init(member):
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Dropout(member["dropout"]), nn.Linear(128, 10))
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=member["lr"], momentum=0.9, weight_decay=member["weight_decay"]
-    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=member["lr"], momentum=0.9, weight_decay=member["weight_decay"])
     return {"model": model, "optimizer": optimizer}
 
 

@@ -1,6 +1,6 @@
 """Logistic regression in plain NumPy: a state can be arrays, and then `report` is given the new ones.
 
-    python examples/numpy_only.py
+python examples/numpy_only.py
 """
 
 import numpy as np

@@ -35,7 +35,7 @@ def quality(theta):
     return 1.2 - float(theta @ theta)
 
 
-def train(arm, interval=10, seed=0, **options):
+def train(arm, interval=5, seed=0, **options):
     """Runs one arm; returns the run and each member's path [steps, 2]."""
     population = phyla.Population(
         f"toy-{arm.replace(' ', '-').lower()}",
@@ -73,9 +73,10 @@ def draw(results, file):
             x, y = np.array(path).T
             axis.scatter(x, y, s=4, color=("#c1432e", "#2e6fc1")[member], label=f"member {member}")
         axis.plot(0, 0, "k*", markersize=10)
-        axis.set(title=f"{arm}: {run.best.score:.4f}", xlabel="θ₀", xlim=(-0.03, 0.95), ylim=(-0.03, 0.95), aspect="equal")
+        axis.set(title=f"{arm}: {run.best.score:.4f}", xlabel="θ₀", aspect="equal")
+        axis.set(xlim=(-0.03, 0.95), ylim=(-0.03, 0.95))
     axes[0].set_ylabel("θ₁")
-    axes[0].legend(loc="lower right", frameon=False)
+    axes[-1].legend(loc="lower center", frameon=False, markerscale=3)
     figure.suptitle("Best Q of two members (the top is 1.2); each dot is one step")
     figure.savefig(file, dpi=150)
 

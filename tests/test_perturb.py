@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 import phyla.strategies.perturb
 from phyla.errors import SettingsError
-from phyla.events import Hypers
-from phyla.space import Choice, Float, Int, Space
+from phyla.space import Choice, Float, Hypers, Int, Space
 from phyla.strategies.describe import describe
 from phyla.strategies.perturb import Gaussian, Perturb
 

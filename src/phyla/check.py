@@ -2,8 +2,8 @@
 
 The script's own loop is run for a few intervals, in memory, with nothing written:
 
-    resident   member A trains interval 1, and goes on with interval 2 at once
-    restored   member B trains, then A is restored from its interval 1 and trains interval 2
+    resident   a member trains interval 1, and goes on with interval 2 at once
+    restored   another member trains, then the first is restored from its interval 1 and trains interval 2
 
 Both end with the same bits, or something reaches the body that is not its state, its hyperparameters or its member. What that
 is, is found out by trying: again without `reuse`, again with the script's variables as they had been.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as _json
+import math
 import runpy
 import sys
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ from phyla.states import Live
 from phyla.tree import leaves
 from phyla.worker import HELD, Claim, Outcome
 
-A, B = 0, 1
+TRIED = 8  # members that may diverge before the check gives up
 LARGEST = 2**20  # bytes of a script's variable that is looked at
 
 
@@ -99,11 +100,20 @@ class _Turns:
     def __call__(self, population: Population) -> Iterator[Member]:
         self._prepare(population)
         self._frame = _user_frame()
-        yield from self._train(A, 1)
-        first = self._tree
-        before = self._variables()
-        yield from self._train(A, 2, HELD)
-        resident = self._tree
+        for self.a in sorted(self._hypers)[:TRIED]:
+            self._population.states.drop()
+            yield from self._train(self.a, 1)
+            first, before = self._tree, self._variables()
+            if self._finite:
+                yield from self._train(self.a, 2, HELD)
+                resident = self._tree
+            if self._finite:
+                break
+        else:
+            raise LoopError(
+                f"the check needs a member that does not diverge, and {self.a + 1} were tried: narrow the space"
+            )
+        self.b = 1 if self.a == 0 else 0
         yield from self._restored(first)
         restored = self._tree
         differs = difference(resident, restored)
@@ -121,10 +131,10 @@ class _Turns:
             states.reuses = True
             if not difference(resident, self._tree):
                 names = ", ".join(map(repr, sorted(self._init_read - states.set_by_name()))) or "something"
-                finding.cause = f"reuse=True keeps the objects of one member for all, and {names} is taken by init alone"
-                finding.advice = (
-                    f"set {names} in apply: member.state(init, reuse=True, apply=lambda state, member: …); or leave reuse out"
+                finding.cause = (
+                    f"reuse=True keeps the objects of one member for all, and {names} is taken by init alone"
                 )
+                finding.advice = f"set {names} in apply: member.state(init, reuse=True, apply=lambda state, member: …); or leave reuse out"
                 return
         changed = [name for name, value in self._variables().items() if name in before and value != before[name]]
         if changed:
@@ -132,8 +142,8 @@ class _Turns:
             if not difference(resident, self._tree):
                 culprits = []
                 for name in changed:
-                    yield from self._restored(first, {name: before[name]})
-                    if difference(restored, self._tree):
+                    yield from self._restored(first, {other: before[other] for other in changed if other != name})
+                    if difference(resident, self._tree):
                         culprits.append(name)
                 names = ", ".join(map(repr, culprits or changed))
                 finding.cause = f"the loop carries {names} from one member's turn into the next"
@@ -156,33 +166,41 @@ class _Turns:
     def _prepare(self, population: Population) -> None:
         arguments = population._arguments
         settings = msgspec.structs.replace(arguments.settings, size=max(2, arguments.settings.size))
-        population._arguments = dataclasses.replace(arguments, settings=settings, journal="memory", fresh=False, progress=False)
+        population._arguments = dataclasses.replace(
+            arguments, settings=settings, journal="memory", fresh=False, progress=False
+        )
         self._population = population
         self._worker = population._join()
         population.publish = self._publish  # type: ignore[method-assign]
         born = self._worker.view.born
-        self._hypers = {member: event.hypers for member in (A, B) if (event := born[member]) is not None}
+        self._hypers = {member: event.hypers for member, event in enumerate(born) if event is not None}
         self._init_read: set[str] = set()
 
     def _restored(self, first: Any, variables: dict[str, Any] | None = None) -> Iterator[Member]:
-        """Member B trains, then A is restored from its interval 1 and trains interval 2."""
+        """The other member trains, then the first is restored from its interval 1 and trains interval 2."""
         self._population.states.drop()
-        yield from self._train(B, 1)
+        yield from self._train(self.b, 1)
         if variables and self._frame is not None:
             for name, value in variables.items():
                 self._frame.f_globals[name] = codec.decode(value)["value"]
-        yield from self._train(A, 2, first)
+        yield from self._train(self.a, 2, first)
 
     def _train(self, member: int, interval: int, tree: Any = None) -> Iterator[Member]:
         source = Ref(member, 3) if interval > 1 else None
         event = Claimed(
-            member=member, seq=2 * interval, interval=interval, worker="check", saw=0, hypers=self._hypers[member], source=source
+            member=member,
+            seq=2 * interval,
+            interval=interval,
+            worker="check",
+            saw=0,
+            hypers=self._hypers[member],
+            source=source,
         )
         turn = Member(self._population, Claim((event,), (tree,), (0,), (0,), 0.0))
         yield turn
         if not turn.ended:
             raise LoopError("the loop's body ended without a report; call member.report(score, state) at its end")
-        if member == B:
+        if interval == 1:
             self._init_read |= turn.read_by_init
 
     def _publish(self, claim: Claim, live: Live, outcome: Outcome) -> None:
@@ -190,13 +208,19 @@ class _Turns:
         event = claim.events[0]
         data = b"".join(bytes(part) for part in codec.encode(live.save()))
         self._tree = codec.decode(data)
+        self._finite = outcome.score is None or math.isfinite(outcome.score)
         self._population.states.keep(Ref(event.member, event.seq + 1), live, len(data))
 
     def _variables(self) -> dict[str, bytes]:
         """The script's own variables that are plain values or arrays, encoded."""
         found = {}
         for name, value in dict(self._frame.f_locals if self._frame is not None else {}).items():
-            if name.startswith("__") or callable(value) or isinstance(value, Member) or getattr(value, "nbytes", 0) > LARGEST:
+            if (
+                name.startswith("__")
+                or callable(value)
+                or isinstance(value, Member)
+                or getattr(value, "nbytes", 0) > LARGEST
+            ):
                 continue
             try:
                 data = b"".join(bytes(part) for part in codec.encode({"value": value}))

@@ -7,9 +7,10 @@ from typing import Any
 
 from phyla import randomness
 from phyla.errors import SettingsError
-from phyla.events import Claimed, Hypers, Ref
+from phyla.events import Claimed, Ref
 from phyla.randomness import Purpose
 from phyla.record import Record
+from phyla.space import Hypers
 from phyla.strategies.contract import FRESH, KEEP, Decision, Strategy
 from phyla.strategies.evolve import Evolve
 from phyla.strategies.perturb import Perturb

@@ -11,18 +11,23 @@ import sys
 import threading
 import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from phyla.population import Population
+from typing import Literal, Protocol
 
 SETTLE_SECONDS = 0.2
 """After which no exception is expected any more. A thread that waits for it keeps the process from ending before."""
 
-_watched: weakref.WeakSet[Population] = weakref.WeakSet()
+
+class Leaver(Protocol):
+    """A population whose loop may be left."""
+
+    def depart(self, why: Literal["given_back", "raised"], error: str | None = None) -> None:
+        """Settles the claim of a loop that was left, if there is one."""
 
 
-def watch(population: Population) -> None:
+_watched: weakref.WeakSet[Leaver] = weakref.WeakSet()
+
+
+def watch(population: Leaver) -> None:
     """Makes sure that an exception that ends the script is recorded."""
     _watched.add(population)
     if sys.excepthook is not _hook:
@@ -31,7 +36,7 @@ def watch(population: Population) -> None:
         sys.excepthook = _hook
 
 
-def leave(population: Population) -> None:
+def leave(population: Leaver) -> None:
     """The loop over this population was left in the middle of a turn."""
     timer = threading.Timer(SETTLE_SECONDS, population.depart, ("given_back",))
     timer.daemon = False

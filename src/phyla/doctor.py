@@ -112,7 +112,9 @@ def _budgets(view: View) -> Iterator[Problem]:
             twice = sorted({interval for interval in counted if counted.count(interval) > 1})
             yield Problem("I5", where, f"interval {twice[0]} is counted twice", KEEP_A_COPY)
         if missing := set(range(1, max(counted, default=0) + 1)) - set(counted) - void.get(member, set()):
-            yield Problem("I5", where, f"interval {min(missing)} was never reported, though later ones were", KEEP_A_COPY)
+            yield Problem(
+                "I5", where, f"interval {min(missing)} was never reported, though later ones were", KEEP_A_COPY
+            )
         if counted and max(counted) > view.intervals:
             yield Problem("I5", where, f"{max(counted)} intervals of {view.intervals}", KEEP_A_COPY)
 

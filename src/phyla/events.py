@@ -36,10 +36,6 @@ RUN = -1
 FORMAT = 1
 """The version of the journal's schema. A journal with a higher one is refused before anything is written."""
 
-Value: TypeAlias = "float | int | str | bool | None"
-"""A hyperparameter's value, as a plain Python value."""
-Hypers: TypeAlias = "dict[str, Value]"
-
 
 class Ref(NamedTuple):
     """A report, by its place in the journal."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from phyla.errors import SettingsError
-from phyla.events import Hypers
 from phyla.record import Record, show_hypers, show_score
+from phyla.space import Hypers
 from phyla.view import View
 
 SCHEDULE_FORMAT = "phyla-schedule-1"

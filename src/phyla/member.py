@@ -6,20 +6,32 @@ import logging
 import traceback
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from phyla import randomness, score
 from phyla import state as _state
 from phyla.errors import LoopError, StateError
 from phyla.newborn import Newborn
 from phyla.randomness import Purpose
-from phyla.states import Live
+from phyla.states import Live, States
+from phyla.view import View
 from phyla.worker import Claim, Outcome
 
-if TYPE_CHECKING:
-    from phyla.population import Population
-
 log = logging.getLogger("phyla")
+
+
+class Home(Protocol):
+    """What a member needs of its population."""
+
+    states: States
+
+    @property
+    def view(self) -> View: ...
+    def use_threads(self) -> None: ...
+    def complain(self, key: str, message: str, *, error: bool = True) -> None: ...
+    def publish(self, claim: Claim, live: Live, outcome: Outcome) -> None: ...
+    def unreported(self, member: Member) -> None: ...
+    def raised(self, member: Member, error: BaseException) -> None: ...
 
 
 class Member(Newborn):
@@ -31,7 +43,7 @@ class Member(Newborn):
     generators are seeded from it when `state` returns.
     """
 
-    def __init__(self, population: Population, claim: Claim):
+    def __init__(self, population: Home, claim: Claim):
         event, view = claim.events[0], population.view
         key, newest = (view.settings.seed, event.member), view.newest(event.member)
         super().__init__(
@@ -46,7 +58,6 @@ class Member(Newborn):
         self._population = population
         self._claim = claim
         self._event = event
-        self._init_seed = randomness.draw_seed(*key, 0, Purpose.INIT, claim.replacements[0])
         self._live: Live | None = None
         self.read_by_init: set[str] = set()
         self.ended = False  # reported, or given up
@@ -74,20 +85,23 @@ class Member(Newborn):
             raise LoopError("state(apply=…) goes with reuse=True: without it, init runs again for new hyperparameters")
         if self._live is None:
             self._population.use_threads()
-            newborn = Newborn(
-                self._hypers,
-                id=self.id,
-                interval=self.interval,
-                steps=self.steps,
-                donor=self.donor,
-                seed=self._init_seed,
-                read=self.read_by_init,
-            )
-            self._live = self._population.states.obtain(
-                self, self._event, self._claim.trees[0], newborn, init, reuse, apply
-            )
+            tree = self._claim.trees[0]
+            self._live = self._population.states.obtain(self, self._event, tree, init, reuse, apply)
         _state.seed_globals(self.seed)
         return self._live.state
+
+    def newborn(self) -> Newborn:
+        """This member as `init` sees it."""
+        seed, replacements = self._population.view.settings.seed, self._claim.replacements[0]
+        return Newborn(
+            self._hypers,
+            id=self.id,
+            interval=self.interval,
+            steps=self.steps,
+            donor=self.donor,
+            seed=randomness.draw_seed(seed, self.id, 0, Purpose.INIT, replacements),
+            read=self.read_by_init,
+        )
 
     def report(
         self,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from phyla.events import Hypers, Value
 from phyla.record import Record
+from phyla.space import Hypers, Value
 
 
 class Newborn(Mapping[str, Value]):
@@ -16,7 +16,15 @@ class Newborn(Mapping[str, Value]):
     """
 
     def __init__(
-        self, hypers: Hypers, *, id: int, interval: int, steps: int | float, donor: Record | None, seed: int, read: set[str]
+        self,
+        hypers: Hypers,
+        *,
+        id: int,
+        interval: int,
+        steps: int | float,
+        donor: Record | None,
+        seed: int,
+        read: set[str],
     ):
         self._hypers = hypers
         self._read = read  # the names that somebody has read

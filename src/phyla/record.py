@@ -7,10 +7,11 @@ import math
 
 import msgspec
 
-from phyla.events import Checkpoint, Hypers, Ref
+from phyla.events import Checkpoint, Ref
+from phyla.space import Hypers
 
 
-class Record(msgspec.Struct, eq=False):
+class Record(msgspec.Struct, eq=False, gc=False):  # gc=False: a parent is always older, so there are no cycles
     """A report, with what its claim had decided: everything that is known of one trained interval (or span).
 
     Score, hyperparameters and checkpoint belong together: a donor is one of these.
@@ -28,7 +29,8 @@ class Record(msgspec.Struct, eq=False):
     source: Ref | None  # the report whose weights were trained on; None: a fresh state
     donor: Ref | None  # the report that was copied before, if any
     parent: Record | None  # the record of `source`
-    replaced: bool
+    ready: bool  # it was ready when its claim was decided
+    replaced: bool  # its own state had been given up then: diverged, or out of retries
     samples: list[float] | None
     metrics: dict[str, object] | None
     notes: dict[str, object] | None

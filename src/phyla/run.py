@@ -16,7 +16,7 @@ from phyla.checkpoints import Checkpoints, Tree, load_row
 from phyla.checkpoints.local import LocalCheckpoints
 from phyla.checkpoints.memory import MemoryCheckpoints
 from phyla.errors import CheckpointError, JournalError, SettingsError
-from phyla.events import Checkpoint, Event, Hypers, Origin
+from phyla.events import Checkpoint, Event, Origin
 from phyla.journal import Journal
 from phyla.journal.directory import DirectoryJournal
 from phyla.journal.memory import MemoryJournal
@@ -26,6 +26,7 @@ from phyla.newborn import Newborn
 from phyla.randomness import Purpose
 from phyla.record import Record
 from phyla.settings import Settings
+from phyla.space import Hypers
 from phyla.view import View
 
 JOURNALS = ("sqlite", "directory", "memory")

@@ -15,7 +15,6 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from phyla.errors import SettingsError
-from phyla.events import Hypers, Value
 
 Log: TypeAlias = Literal[False, True, "1-x"]
 """Which axis a number is sampled, shifted and encoded on: itself, its logarithm, or the logarithm of 1 - x."""
@@ -37,6 +36,13 @@ _NARROWEST = 1e-300
 _LARGEST_INT = 10**12
 
 _N = TypeVar("_N", int, float)
+
+
+Value: TypeAlias = float | int | str | bool | None
+"""A hyperparameter's value, as a plain Python value."""
+
+Hypers: TypeAlias = dict[str, Any]
+"""Hyperparameters by name; each is a Value."""
 
 
 class Hyperparameter(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from phyla import state as _state
 from phyla.checkpoints import Tree
@@ -17,9 +17,6 @@ from phyla.events import Claimed, Ref
 from phyla.newborn import Newborn
 from phyla.state import Changed, Made
 from phyla.worker import HELD, Held
-
-if TYPE_CHECKING:
-    from phyla.member import Member
 
 BUDGET = 256 * 2**20
 """Bytes of checkpoints whose states one process keeps resident, beside the one that it trains."""
@@ -37,7 +34,6 @@ class Live:
     made: Made = field(default_factory=Made)
     changes: list[Changed] = field(default_factory=list)
     fresh: set[str] = field(default_factory=set)
-    member: int = -1
     size: int = 0
     _identities: set[int] | None = None
 
@@ -51,25 +47,32 @@ class Live:
         return self._identities
 
 
+class Turn(Protocol):
+    """A member in its turn."""
+
+    def newborn(self) -> Newborn: ...
+
+
 class States:
     """What one process holds of one population."""
 
     def __init__(self, budget: int = BUDGET):
         self._budget = budget
         self.reuses = True  # `phyla check` switches it off to see whether that is what makes a difference
-        self._resident: OrderedDict[Ref, Live] = OrderedDict()  # least recently used first
+        self._resident: OrderedDict[int, tuple[Ref, Live]] = OrderedDict()  # by member, least recently used first
+        self._bytes = 0
         self._locals: dict[int, dict[str, Any]] = {}  # by member, and by path: they stay while others train
         self._reused: Live | None = None  # the one state of all members, where objects are reused
         self._reused_made = Made()  # how its objects came out of `init`
 
     def holds(self, claim: Claimed) -> bool:
         """Whether this claim goes on from a state that is here, with the hyperparameters that it was made for."""
-        live = self._resident.get(claim.source) if claim.source is not None else None
-        return live is not None and live.member == claim.member and live.made.hypers == claim.hypers
+        source, live = self._resident.get(claim.member, (None, None))
+        return live is not None and source == claim.source and live.made.hypers == claim.hypers
 
     def rank(self, member: int) -> int:
         """Members whose state or Locals are here come first among equals."""
-        return 0 if self._locals.get(member) or any(live.member == member for live in self._resident.values()) else 1
+        return 0 if member in self._resident or self._locals.get(member) else 1
 
     @property
     def has_reused(self) -> bool:
@@ -83,47 +86,55 @@ class States:
     def drop(self) -> None:
         """Forgets everything: the next state is made and loaded."""
         self._resident.clear()
+        self._bytes = 0
         self._locals.clear()
         self._reused = None
 
     def keep(self, ref: Ref, live: Live, size: int) -> None:
         """Holds a state that was just published, as long as there is room."""
+        self._forget(ref.member)
         live.size, live.changes, live.fresh, live._identities = size, [], set(), None
-        self._resident[ref] = live
-        while len(self._resident) > 1 and sum(one.size for one in self._resident.values()) > self._budget:
-            self._resident.popitem(last=False)
+        self._resident[ref.member] = ref, live
+        self._bytes += size
+        while len(self._resident) > 1 and self._bytes > self._budget:
+            self._forget(next(iter(self._resident)))
+
+    def _forget(self, member: int) -> None:
+        _, live = self._resident.pop(member, (None, None))
+        self._bytes -= live.size if live is not None else 0
 
     def obtain(
         self,
-        member: Member,
+        turn: Turn,
         claim: Claimed,
         tree: Tree | Held | None,
-        newborn: Newborn,
         init: Callable[[Any], Any],
         reuse: bool,
-        apply: Callable[[Any, Member], object] | None,
+        apply: Callable[[Any, Any], object] | None,
     ) -> Live:
         """The state that a claim trains."""
         if tree is HELD:
-            assert claim.source is not None
-            return self._resident.pop(claim.source)
+            _, live = self._resident[claim.member]
+            self._forget(claim.member)
+            return live
+        self._forget(claim.member)
         reuse = reuse and self.reuses
         if reuse and self._reused is not None:
-            live = self._load_into_reused(self._reused, member, claim, tree, newborn, init, apply)
+            live = self._load_into_reused(self._reused, turn, claim, tree, init, apply)
         else:
-            live = self._make(claim, tree, newborn, init)
+            live = self._make(turn.newborn(), claim, tree, init)
             live.fresh = set(claim.hypers)
             if reuse:
                 self._reused_made = live.made
-        live.member = claim.member
         if reuse:
             self._reused = live
-            self._resident.clear()
+            for member in list(self._resident):
+                self._forget(member)
         else:
             self._drop_aliases(live)
         return live
 
-    def _make(self, claim: Claimed, tree: Tree | None, newborn: Newborn, init: Callable[[Any], Any]) -> Live:
+    def _make(self, newborn: Newborn, claim: Claimed, tree: Tree | None, init: Callable[[Any], Any]) -> Live:
         _state.seed_globals(newborn.seed)
         raw = init(newborn)
         made = _state.made(raw, claim.hypers)
@@ -137,17 +148,16 @@ class States:
     def _load_into_reused(
         self,
         reused: Live,
-        member: Member,
+        turn: Turn,
         claim: Claimed,
         tree: Tree | None,
-        newborn: Newborn,
         init: Callable[[Any], Any],
-        apply: Callable[[Any, Member], object] | None,
+        apply: Callable[[Any, Any], object] | None,
     ) -> Live:
         """What `init` alone sets is not set again here, so only that counts as new which it had made otherwise."""
         if tree is None:
-            tree = self._make(claim, None, newborn, init).save()
-        made = _state.made_for(reused.state, self._reused_made, tree, claim.hypers, apply, member)
+            tree = self._make(turn.newborn(), claim, None, init).save()
+        made = _state.made_for(reused.state, self._reused_made, tree, claim.hypers, apply, turn)
         state, changes = _state.load(reused.state, tree, made)
         fresh = {name for name, value in claim.hypers.items() if value != self._reused_made.hypers[name]}
         return Live(state, made, changes, fresh - self.set_by_name())
@@ -157,9 +167,9 @@ class States:
         if not self._resident:
             return
         mine = live.identities()
-        for ref, other in list(self._resident.items()):
+        for member, (_, other) in list(self._resident.items()):
             if mine & other.identities():
-                del self._resident[ref]
+                self._forget(member)
 
 
 def _names(options: Any) -> set[str]:

@@ -19,6 +19,7 @@ from phyla.events import (
     Born,
     Claimed,
     Created,
+    Event,
     Extended,
     Failed,
     Recorded,
@@ -83,6 +84,7 @@ class View:
         self.samples: list[list[float]] = [[] for _ in range(n)]  # since its weights last changed hands
         self._kept: list[deque[Record]] = [deque() for _ in range(n)]  # the newest `keep`, void or not
         self._synced: list[Record | None] = [None] * n
+        self._steps: list[int | float] = [0] * n  # trained before its newest claim
 
     # What a reader asks ---------------------------------------------------------------------------------------------
 
@@ -131,11 +133,12 @@ class View:
 
     def value(self, record: Record) -> float:
         """The score as it ranks: higher is better under both modes, and what is not finite is worst."""
-        return self.sign * record.score if record.finite and record.score is not None else -math.inf
+        score = record.score
+        return self.sign * score if score is not None and math.isfinite(score) else -math.inf
 
     def ranked(self, member: int) -> list[Record]:
         """The peers that have a score, worst first. Order is (score, id), so ties have one winner."""
-        return sorted((r for r in self.peers(member) if r.score is not None), key=lambda r: (self.value(r), r.id))
+        return sorted((r for r in self.peers(member) if r.score is not None), key=self.value)  # stable: ids ascend
 
     def restorable(self, member: int) -> Record | None:
         """The own report that a member goes on from: where it stands, or what is left of it."""
@@ -169,20 +172,21 @@ class View:
         freed: list[str] = []
         match event:
             case Claimed():
-                self._next(event.member, event.seq, position)
+                self._next(event, position, busy=False)
                 self._claimed(event, freed)
             case Reported():
-                self._next(event.member, event.seq, position)
+                self._next(event, position, busy=True)
                 self._reported(event, position, freed)
             case Failed():
-                self._next(event.member, event.seq, position)
+                self._next(event, position, busy=True)
                 self._failed(event, freed)
             case Born():
-                self._next(event.member, event.seq, position)
+                self._next(event, position, busy=False)
                 self.born[event.member] = event
             case Created() | Extended() | Stopped():
-                if event.member != RUN or event.seq != self.run_head + 1:
-                    raise JournalError(f"position {position}: (member {event.member}, seq {event.seq}) is out of order")
+                first = isinstance(event, Created)
+                if event.member != RUN or event.seq != self.run_head + 1 or first != (event.seq == 1):
+                    raise _out_of_order(event, position)
                 self.run_head = event.seq
                 if isinstance(event, Created):
                     self._begin(event)
@@ -193,15 +197,21 @@ class View:
         self.position = position
         return freed
 
-    def _next(self, member: int, seq: int, position: int) -> None:
-        if self.created is None or not 0 <= member < self.size or seq != self.head[member] + 1:
-            raise JournalError(f"position {position}: (member {member}, seq {seq}) is out of order")
-        self.head[member] = seq
+    def _next(self, event: Born | Claimed | Reported | Failed, position: int, busy: bool) -> None:
+        """Takes the next place in a member's stream. Raises JournalError, and changes nothing, where the event cannot stand."""
+        m, seq = event.member, event.seq
+        if self.created is None or not 0 <= m < self.size or seq != self.head[m] + 1:
+            raise _out_of_order(event, position)
+        if isinstance(event, Born) != (seq == 1):
+            raise JournalError(f"position {position}: (member {m}, seq {seq}): a stream begins with Born, once")
+        if busy != self.busy[m]:
+            what = "there is no open claim to end" if busy else "claimed while another claim is open"
+            raise JournalError(f"position {position}: (member {m}, seq {seq}): {what}")
+        self.head[m] = seq
 
     def _claimed(self, claim: Claimed, freed: list[str]) -> None:
-        m, before = claim.member, self.repeat[claim.member]
-        if self.open[m] is not None:
-            raise JournalError(f"(member {m}, seq {claim.seq}): claimed while another claim is open")
+        m, before, stands = claim.member, self.repeat[claim.member], self.newest(claim.member)
+        self._steps[m] = stands.total_steps if stands is not None else 0
         self.late[m] = claim.source is not None and not self.needed(claim.source)
         self.open[m], self.repeat[m], self.busy[m] = claim, None, True
         if not self.late[m]:
@@ -211,8 +221,7 @@ class View:
 
     def _reported(self, event: Reported, position: int, freed: list[str]) -> None:
         m, late = event.member, self.late[event.member]
-        claim = self._end_claim(m, event.seq)
-        before = self.newest(m)
+        claim, before = self._end_claim(m), self.newest(m)
         record = Record(
             id=m,
             seq=event.seq,
@@ -222,10 +231,11 @@ class View:
             hypers=claim.hypers,
             checkpoint=event.checkpoint,
             steps=event.steps,
-            total_steps=event.steps + (before.total_steps if before is not None else 0),
+            total_steps=event.steps + self._steps[m],
             source=claim.source,
             donor=claim.donor,
             parent=self.records.get(claim.source) if claim.source is not None else None,
+            ready=claim.ready,
             replaced=claim.replaced,
             samples=event.samples,
             metrics=event.metrics,
@@ -236,13 +246,10 @@ class View:
             time=event.time,
             seconds=event.seconds,
         )
-        self.records[record.ref] = record
+        self.records[event.ref] = record
         self.history[m].append(record)
         self._files[event.checkpoint.file] = self._files.get(event.checkpoint.file, 0) + 1
-        if claim.source is None or before is None or claim.source != before.ref:
-            self.samples[m] = []  # they belong to weights that are gone
-        if event.samples:
-            self.samples[m] = (self.samples[m] + event.samples)[-self.settings.window :]
+        self.samples[m] = self._window(self.samples[m], before, record)
         if claim.ready or claim.replaced:
             self.last_ready[m] = claim.interval - 1
         self.done[m] = event.interval
@@ -268,7 +275,7 @@ class View:
 
     def _failed(self, event: Failed, freed: list[str]) -> None:
         m, late = event.member, self.late[event.member]
-        claim = self._end_claim(m, event.seq)
+        claim = self._end_claim(m)
         again = event.why in ("lost", "given_back")
         if event.why in CONSUMES_RETRIES:
             self.fails[m] += 1
@@ -291,10 +298,14 @@ class View:
         elif not late:
             self._unpin(claim.source, freed)
 
-    def _end_claim(self, member: int, seq: int) -> Claimed:
+    def _window(self, samples: list[float], before: Record | None, record: Record) -> list[float]:
+        """The newest samples after this report. They are of these weights only: a copy clears them."""
+        kept = samples if before is not None and record.source == before.ref else []
+        return (kept + record.samples)[-self.settings.window :] if record.samples else kept
+
+    def _end_claim(self, member: int) -> Claimed:
         claim = self.open[member]
-        if claim is None:
-            raise JournalError(f"(member {member}, seq {seq}): there is no open claim to end")
+        assert claim is not None  # _next has seen to it
         self.open[member], self.busy[member], self.late[member] = None, False, False
         return claim
 
@@ -303,12 +314,11 @@ class View:
         record = self.records.get(ref)
         if record is None or record.void:
             return
-        m = record.id
+        m, stood = record.id, self.newest(record.id)
         record.void = True
         self.history[m].remove(record)
-        newest = self.newest(m)
-        self.done[m] = newest.interval if newest is not None else 0
-        self.last_ready[m] = min(self.last_ready[m], self.done[m])
+        if record is stood:
+            self._step_back(m)
         if self._synced[m] is record:
             self._synced[m] = None
         if self.best is record:
@@ -319,6 +329,15 @@ class View:
                 self.repeat[other] = None
                 self._unpin(ref, freed)
         self._release(record, freed)
+
+    def _step_back(self, m: int) -> None:
+        """All is as if the newest report had never been, but for the steps and the draws that it has used up."""
+        history = self.history[m]
+        self.done[m] = history[-1].interval if history else 0
+        self.last_ready[m] = max((r.interval - r.span for r in history if r.ready or r.replaced), default=0)
+        self.samples[m] = []
+        for before, record in zip([None, *history], history, strict=False):
+            self.samples[m] = self._window(self.samples[m], before, record)
 
     # What is kept ---------------------------------------------------------------------------------------------------
 
@@ -353,13 +372,13 @@ class View:
 
     def _release(self, record: Record, freed: list[str]) -> None:
         """Lets a report go, for ever, if no rule names it any longer."""
-        ref, m = record.ref, record.id
-        if record.freed or ref in self._pins or record is self.best or ref in self._retained:
+        if record.freed or record is self.best or record in self._kept[record.id]:
             return
-        if record in self._kept[m]:
+        ref = record.ref
+        if ref in self._pins or ref in self._retained:
             return
         record.available = False
-        if self._synced[m] is record:
+        if self._synced[record.id] is record:
             return
         record.freed = True
         file = record.checkpoint.file
@@ -367,6 +386,12 @@ class View:
         if not self._files[file]:
             del self._files[file]
             freed.append(file)
+
+
+def _out_of_order(event: Event, position: int) -> JournalError:
+    return JournalError(
+        f"position {position}: {event.kind} at (member {event.member}, seq {event.seq}) is out of order"
+    )
 
 
 def fold(events: Iterable[Recorded], view: View | None = None) -> View:

@@ -151,7 +151,6 @@ class Worker:
             if not self._append(*events):
                 continue  # somebody was first
             yield "claim.appended"
-            self.read()
             claim = yield from self._restore(events)
             if claim is not None:
                 self.claim_held = claim

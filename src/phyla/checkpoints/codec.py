@@ -31,8 +31,8 @@ from phyla.errors import CheckpointError, StateError
 
 FORMAT = "1"
 MAX_DEPTH = 100  # levels of nesting
-MAX_HEADER = 16 * 2**20  # bytes; a state of 100,000 tensors has about 15 million
-MAX_ITEMS = 1_000_000  # commas in the header: each may cost 100 bytes of memory
+MAX_HEADER = 16 * 2**20  # bytes
+MAX_ITEMS = 500_000  # commas in the header, each of which may cost 200 bytes of memory: some 100,000 tensors
 PACKED = 64  # a list of so many floats or ints is stored as an array
 
 Tree = Any
@@ -69,7 +69,6 @@ class _Encoder:
     def __init__(self) -> None:
         self.tensors: dict[str, Leaf] = {}  # by name, in the order of the tree
         self.seen: dict[object, dict[str, Any]] = {}  # identity of an array: what stands for it
-        self.keep: list[object] = []  # arrays whose identity must stay theirs until the end
 
     def node(self, value: Any, path: tuple[Any, ...]) -> Any:
         """What stands for a value in the JSON."""
@@ -77,7 +76,7 @@ class _Encoder:
         if kind is float:
             return value if math.isfinite(value) else {"$float": struct.pack(">d", value).hex()}
         if kind is str:
-            return value if _is_text(value) else {"$str": value.encode("utf-8", "surrogatepass").hex()}
+            return value if value.isascii() or _is_text(value) else {"$str": value.encode("utf-8", "surrogatepass").hex()}
         if kind is int:
             return value if -(2**63) <= value < 2**63 else {"$int": f"{value:x}"}
         if value is None or kind is bool:
@@ -90,9 +89,10 @@ class _Encoder:
         return self.foreign(value, path)
 
     def mapping(self, value: dict[Any, Any], path: tuple[Any, ...]) -> Any:
-        if all(type(key) is str and key[:1] != "$" and _is_text(key) for key in value):
-            return {key: self.node(child, (*path, key)) for key, child in value.items()}
-        return {"$dict": self.pairs(value, path)}
+        for key in value:
+            if type(key) is not str or key[:1] == "$" or not (key.isascii() or _is_text(key)):
+                return {"$dict": self.pairs(value, path)}
+        return {key: self.node(child, (*path, key)) for key, child in value.items()}
 
     def pairs(self, value: dict[Any, Any], path: tuple[Any, ...]) -> list[Any]:
         return [[self.key(key, path), self.node(child, (*path, key))] for key, child in value.items()]
@@ -102,8 +102,6 @@ class _Encoder:
             return {"$tuple": [self.key(part, path) for part in key]}
         if key is not None and type(key) not in (bool, int, float, str, bytes) and not isinstance(key, np.generic):
             raise StateError(f"{show(path)} has a key of type {_type(key)}: {key!r:.80}. Keys can be plain values")
-        if type(key) is int and key.bit_length() > 63:
-            raise StateError(f"{show(path)} has the key {key}; integer keys must fit 64 bits")
         return self.node(key, (*path, "key"))
 
     def sequence(self, value: list[Any] | tuple[Any, ...], path: tuple[Any, ...]) -> Any:
@@ -124,11 +122,12 @@ class _Encoder:
         """Arrays, NumPy's scalars, torch's small types; StateError for all else."""
         try:
             if leaves.is_array(value):
+                _WRITERS[type(value)] = _Encoder.array  # found sooner the next time
                 return self.array(value, path)
             if isinstance(value, np.generic):
                 return {"$scalar": leaves.spell(value.dtype), "data": value.tobytes().hex()}
         except leaves.Unstorable as error:
-            raise StateError(f"{show(path)}, of type {_type(value)}, cannot be saved: {error}") from None
+            raise _refused(value, path, error) from None
         if (torch := leaves.loaded("torch")) is not None:
             if isinstance(value, torch.Size):
                 return {"$size": list(value)}
@@ -144,10 +143,12 @@ class _Encoder:
 
     def array(self, value: Any, path: tuple[Any, ...]) -> dict[str, Any]:
         identity = leaves.identity(value)
-        found = self.seen.get(identity) if identity is not None else None
-        if found is not None:
-            return found
-        framework, leaf = leaves.store(value)
+        if identity is not None and identity in self.seen:
+            return self.seen[identity]
+        try:
+            framework, leaf = leaves.store(value)
+        except leaves.Unstorable as error:
+            raise _refused(value, path, error) from None
         node = {framework: self.tensor(path, leaf), **leaf.tag}
         if identity is not None:
             self.seen[identity] = node
@@ -155,8 +156,8 @@ class _Encoder:
 
     def tensor(self, path: tuple[Any, ...], leaf: Leaf) -> str:
         """Takes an array in, and returns the name that it gets: its path, as torch would write it."""
-        name = ".".join([key if type(key) is str else str(key) for key in path]) or "tree"
-        if not _is_text(name):
+        name = ".".join(map(str, path)) or "tree"
+        if not (name.isascii() or _is_text(name)):
             name = name.encode("utf-8", "backslashreplace").decode()
         if name in self.tensors or name == "__metadata__":
             name = f"{name}~{len(self.tensors)}"
@@ -196,14 +197,16 @@ _WRITERS: dict[type, Callable[[_Encoder, Any, tuple[Any, ...]], Any]] = {
 }
 
 
+def _refused(value: object, path: tuple[Any, ...], why: Exception) -> StateError:
+    return StateError(f"{show(path)}, of type {_type(value)}, cannot be saved: {why}")
+
+
 def _in_order(nodes: list[Any]) -> list[Any]:
     """A set's items in an order that does not depend on this process's hashes."""
     return sorted(nodes, key=msgspec.json.encode)
 
 
 def _is_text(value: str) -> bool:
-    if value.isascii():
-        return True
     try:
         value.encode()
     except UnicodeEncodeError:  # a lone surrogate, as in undecodable file names
@@ -247,8 +250,8 @@ class _Decoder:
             raise ValueError("its tree is larger than any that phyla writes")
         entries: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
         self.tensors = dict(entries)
-        if len(self.tensors) != len(entries):
-            raise ValueError("two tensors have one name")
+        if len(self.tensors) != data.count(b'"data_offsets":[', 8, 8 + length):
+            raise ValueError("two tensors have one name")  # of which the library drops one
         self.built: dict[str, Any] = {}  # leaves that were one in memory are one again
 
     def tree(self) -> Tree:
@@ -275,7 +278,8 @@ class _Decoder:
         return reader(self, node, node[tag], depth)
 
     def pairs(self, pairs: list[Any], depth: int) -> dict[Any, Any]:
-        return {self.node(key, depth + 1): self.node(child, depth + 1) for key, child in pairs}
+        keys = _spread([self.node(key, depth + 1) for key, _ in pairs])
+        return {key: self.node(child, depth + 1) for key, (_, child) in zip(keys, pairs, strict=True)}
 
     def array(self, node: dict[str, Any], tag: str) -> Any:
         name = node[tag]
@@ -285,13 +289,24 @@ class _Decoder:
         return self.built[name]
 
     def raw(self, name: str) -> bytearray:
+        if name in self.built:
+            raise ValueError(f"its tree names {name!r:.80} twice")
         self.built[name] = None
         data: bytearray = self.tensors[name]["data"]
         return data
 
 
+def _spread(keys: list[Any]) -> list[Any]:
+    """The keys, if most have a hash of their own: 100,000 that were made to collide would keep a dict busy for minutes."""
+    if len(keys) > 1000 and len({hash(key) for key in keys}) < len(keys) // 2:
+        raise ValueError("the keys of a dict collide")
+    return keys
+
+
 def _scalar(spelled: str, data: str) -> Any:
     dtype, raw = leaves.unspell(spelled), bytes.fromhex(data)
+    if not dtype.itemsize:
+        return dtype.type()  # an empty np.str_ or np.bytes_
     if dtype.itemsize != len(raw):
         raise ValueError(f"{len(raw)} bytes for a scalar of dtype {dtype}")
     return np.ndarray((), dtype, raw)[()]
@@ -332,8 +347,8 @@ _READERS: dict[str, Callable[[_Decoder, dict[str, Any], Any, int], Any]] = {
     "$scalar": lambda self, node, value, depth: _scalar(value, node["data"]),
     "$tuple": lambda self, node, value, depth: tuple(self.node(value, depth + 1)),
     "$deque": lambda self, node, value, depth: deque(self.node(value, depth + 1), node["maxlen"]),
-    "$set": lambda self, node, value, depth: set(self.node(value, depth + 1)),
-    "$frozenset": lambda self, node, value, depth: frozenset(self.node(value, depth + 1)),
+    "$set": lambda self, node, value, depth: set(_spread(self.node(value, depth + 1))),
+    "$frozenset": lambda self, node, value, depth: frozenset(_spread(self.node(value, depth + 1))),
     "$dict": lambda self, node, value, depth: self.pairs(value, depth),
     "$ordered": lambda self, node, value, depth: OrderedDict(self.pairs(value, depth)),
     "$counter": lambda self, node, value, depth: Counter(self.pairs(value, depth)),

@@ -11,7 +11,6 @@ import math
 import re
 import sys
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -36,6 +35,7 @@ _TORCH = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "float16": "F16", "bfloat16": "BF16",
     "uint32": "U32", "int32": "I32", "float32": "F32", "uint64": "U64", "int64": "I64", "float64": "F64",
 }  # fmt: skip
+_KNOWN_TO_NUMPY = _TORCH.keys() - {"bfloat16"} | {"complex64", "complex128"}
 _TORCH_BACK = {code: name for name, code in _TORCH.items()}
 
 _SPELLED = re.compile(r"[<>|][biufcSUVmM][0-9]{1,9}(\[[0-9]{0,9}[a-zA-Zμ]{1,2}\])?")
@@ -80,18 +80,18 @@ def is_array(value: object) -> bool:
 def identity(value: Any) -> object:
     """What two arrays share if they are one: the same memory, seen in the same way. None: shared with nobody."""
     if is_torch(value):
-        if value.layout is not loaded("torch").strided or value.numel() == 0 or value.is_meta:
+        if value.layout is not loaded("torch").strided or value.is_meta or not (address := value.data_ptr()):
             return None
-        return ("torch", value.data_ptr(), value.dtype, value.shape, value.stride(), value.device, value.is_conj())
+        return (address, value.dtype, value.shape, value.stride(), value.device, value.is_conj())
     if is_numpy(value):
         if value.size == 0:
             return None
-        return ("numpy", value.__array_interface__["data"][0], value.dtype.str, value.shape, value.strides)
-    return ("object", id(value))
+        return (value.__array_interface__["data"][0], value.dtype.str, value.shape, value.strides)
+    return id(value)
 
 
 def store(value: Any) -> tuple[str, Leaf]:
-    """The framework of an array, and the array as it is stored; its buffer is the array's own memory where that can be."""
+    """The framework of an array, and the array as it is stored; its buffer is its own memory where that can be."""
     if is_torch(value):
         return "$torch", _store_torch(value)
     if is_numpy(value):
@@ -114,7 +114,9 @@ def restore(framework: str, tag: dict[str, Any], code: str, shape: Sequence[int]
 
 def _store_numpy(array: np.ndarray[Any, Any]) -> Leaf:
     dtype = array.dtype
-    flat: Buffer = array.reshape(-1).view(np.uint8).data if array.nbytes and not dtype.hasobject else b""
+    flat: Buffer = b""
+    if array.nbytes and not dtype.hasobject:
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     code = _NUMPY.get(dtype.str)
     if code is not None:
         return Leaf({}, code, array.shape, flat, array.nbytes)
@@ -168,26 +170,6 @@ def _shape(saved: Any) -> tuple[int, ...]:
 # torch
 
 
-@cache
-def _as_integers() -> dict[Any, Any]:
-    """The integer dtype of the same width for each torch dtype that NumPy does not know."""
-    import torch
-
-    unknown = [d for d in vars(torch).values() if isinstance(d, torch.dtype) and not _numpy_knows(d)]
-    widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    return {dtype: widths[dtype.itemsize] for dtype in unknown if dtype.itemsize in widths}
-
-
-def _numpy_knows(dtype: torch.dtype) -> bool:
-    import torch
-
-    try:
-        torch.empty(0, dtype=dtype).numpy()
-    except (TypeError, RuntimeError):
-        return False
-    return True
-
-
 def _store_torch(tensor: torch.Tensor) -> Leaf:
     import torch
 
@@ -195,12 +177,12 @@ def _store_torch(tensor: torch.Tensor) -> Leaf:
         raise Unstorable(f"its layout is {tensor.layout}; save what it is made of (indices, values), or to_dense()")
     if tensor.is_quantized or tensor.is_meta or hasattr(tensor, "full_tensor"):
         raise Unstorable("it is quantized, distributed or without data; save plain tensors instead")
-    dtype, shape = tensor.dtype, tensor.shape
-    view = _as_integers().get(dtype)
+    name, shape = str(tensor.dtype).removeprefix("torch."), tensor.shape
     tensor = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    if name not in _KNOWN_TO_NUMPY:
+        tensor = tensor.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.itemsize])
     size = tensor.nbytes
-    flat = (tensor if view is None else tensor.view(view)).numpy().reshape(-1).view(np.uint8).data if size else b""
-    name = str(dtype).removeprefix("torch.")
+    flat = tensor.numpy().reshape(-1).view(np.uint8).data if size else b""
     code = _TORCH.get(name)
     if code is not None:
         return Leaf({}, code, shape, flat, size)
@@ -224,6 +206,8 @@ def _restore_torch(tag: dict[str, Any], code: str, shape: Sequence[int], data: b
         dtype, shape = torch_dtype(tag["dtype"]), _shape(tag["shape"])
     else:
         dtype = torch_dtype(_TORCH_BACK[code])
+    if str(dtype).startswith("torch.q"):
+        raise ValueError("a quantized tensor")  # torch.frombuffer crashes on these
     if math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(f"{len(data)} bytes for a tensor of shape {list(shape)} and dtype {dtype}")
     return torch.frombuffer(data, dtype=dtype).reshape(tuple(shape)) if data else torch.empty(tuple(shape), dtype=dtype)

@@ -13,10 +13,14 @@ from phyla.events import Event, Recorded
 
 
 class Journal(Protocol):
-    """What workers share. `phyla.testing.JournalConformance` holds every implementation to this."""
+    """What workers share. `phyla.testing.JournalConformance` holds every implementation to this.
+
+    Several handles may be open on one journal, in any threads and processes. JournalError says that it cannot be read or
+    written; nothing was appended then, unless only the answer was lost.
+    """
 
     def append(self, *events: Event) -> int:
-        """Adds all events, or none, and returns the position of the last.
+        """Adds all events, one or more, in this order, or none; returns the position of the last.
 
         Raises Conflict with every (member, seq) that another writer's event holds. Where all places are held by these very
         events (the same uids), an earlier append of theirs has succeeded and its position is returned. The append is
@@ -44,4 +48,6 @@ class Journal(Protocol):
         """Makes what was appended so far survive a power loss. May be called from another thread."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Lets go of what this handle has open; others go on. Closing it again does nothing."""
+        ...

@@ -24,9 +24,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from phyla.errors import JournalError
-from phyla.events import FORMAT, Event, Recorded, decode, encode, new_uid
+from phyla.events import FORMAT, Event, Recorded, decode, new_uid
 from phyla.journal.disk import fsync, fsync_directory
-from phyla.journal.memory import Facts, distinct, poll, settle
+from phyla.journal.memory import Facts, as_json, poll, settle
 
 PATIENCE = 60.0
 """Seconds until a file that others have made must be visible here."""
@@ -52,12 +52,10 @@ class DirectoryJournal:
 
     def append(self, *events: Event) -> int:
         self._may_write()
-        distinct(events)
-        lines = b"".join(encode(event) + b"\n" for event in events)
-        deadline = time.monotonic() + PATIENCE
+        lines = b"".join(body + b"\n" for body in as_json(events))
         with self._explaining(), self._temporary(lines) as temporary, self._lock:
-            while time.monotonic() < deadline:
-                before = self._facts.newest
+            seen, deadline = -1, 0.0
+            while True:
                 self._refresh()
                 position = settle(events, self._facts.held)
                 if position is not None:
@@ -65,12 +63,15 @@ class DirectoryJournal:
                 with suppress(FileExistsError):
                     os.link(temporary, self._file(self._facts.newest + 1))
                     return self._add(lines)
-                if self._facts.newest == before:
-                    time.sleep(0.001)  # it is there and cannot be read yet: another machine has just made it
-        raise JournalError(
-            f"{self._file(self._facts.newest + 1)} exists and cannot be opened here for {PATIENCE:.0f} s. Is this file system "
-            "mounted with long caching (actimeo, lookupcache)? Every machine must see the files of the others"
-        )
+                if self._facts.newest > seen:
+                    seen, deadline = self._facts.newest, time.monotonic() + PATIENCE
+                elif time.monotonic() > deadline:
+                    raise JournalError(
+                        f"{self._file(seen + 1)} exists, but has not been visible here for {PATIENCE:.0f} s. Is this file "
+                        "system mounted with long caching (actimeo, lookupcache)? All machines must see what others write"
+                    )
+                else:
+                    time.sleep(0.001)
 
     def read(self, after: int) -> list[Recorded]:
         with self._explaining(), self._lock:
@@ -87,14 +88,16 @@ class DirectoryJournal:
             temporary.replace(file)
 
     def beats(self) -> dict[str, int]:
+        folder = self.path / "beats"
         with self._explaining():
-            files = [file for file in (self.path / "beats").iterdir() if file.name.startswith("w-")]
+            files = [file for file in folder.iterdir() if file.name.startswith("w-")] if folder.exists() else []
             return {urllib.parse.unquote(file.name[2:]): _count(file) for file in files}
 
     def sync(self) -> None:
         self._may_write()
         with self._explaining():
             fsync_directory(self.path)
+            fsync_directory(self.path.parent)
 
     def close(self) -> None:
         """Nothing is open between two calls."""
@@ -168,9 +171,9 @@ class DirectoryJournal:
             if not lines.endswith(b"\n"):
                 raise JournalError("it ends in the middle of a line")
             events = [decode(line) for line in lines.splitlines()]
-            distinct(events)
-            if taken := [event.ref for event in events if event.ref in self._facts.held]:
-                raise JournalError(f"it holds a second event at {taken[0]}")
+            places = {event.ref for event in events}
+            if len(places) < len(events) or not places.isdisjoint(self._facts.held):
+                raise JournalError("it holds a second event at a place")
             return self._facts.add(events)
         except JournalError as error:
             raise JournalError(f"{name} is damaged, or not phyla's: {error}. Restore it from a copy") from None

@@ -1,6 +1,6 @@
 """A journal in the memory of one process: for tests, the simulation and `phyla check`. It is what the others must equal.
 
-What every journal owes stands here too: `distinct`, `settle` and `poll`.
+What every journal owes stands here too: `as_json`, `settle` and `poll`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ from phyla.errors import Conflict, JournalError
 from phyla.events import Event, Recorded, decode, encode
 
 
-def distinct(events: Sequence[Event]) -> None:
-    """Raises JournalError unless there is an event, and no two at one place."""
+def as_json(events: Sequence[Event]) -> list[bytes]:
+    """Each event as JSON. Raises JournalError for no event, two at one place, or one that nobody could read back."""
     if len(events) != 1 and (not events or len({event.ref for event in events}) < len(events)):
         raise JournalError(f"an append takes one or more events, each at a place of its own, not {events!r}")
+    bodies = [encode(event) for event in events]
+    for body in bodies:
+        decode(body)  # what is in the journal is there for ever: a field of a wrong type would stop every reader
+    return bodies
 
 
 def settle(events: Sequence[Event], held: Mapping[tuple[int, int], tuple[int, str]]) -> int | None:
@@ -80,8 +84,7 @@ class MemoryJournal:
         self._beats: dict[str, int] = {}
 
     def append(self, *events: Event) -> int:
-        distinct(events)
-        kept = [decode(encode(event)) for event in events]  # what any other journal would give back
+        kept = [decode(body) for body in as_json(events)]  # what any other journal would give back
         with self._changed:
             position = settle(events, self._facts.held)
             if position is None:

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from phyla.errors import JournalError
-from phyla.events import FORMAT, Event, Recorded, decode, encode
+from phyla.events import FORMAT, Event, Recorded, decode
 from phyla.journal.disk import fsync, fsync_directory, network_file_system
-from phyla.journal.memory import distinct, poll, settle
+from phyla.journal.memory import as_json, poll, settle
 from phyla.journal.turn import Turn
 
 APPLICATION_ID = int.from_bytes(b"phyl", "big")
@@ -84,20 +84,15 @@ class SqliteJournal:
 
     def append(self, *events: Event) -> int:
         writer = self._writing()
-        distinct(events)
-        rows = [(event.member, event.seq, event.uid, encode(event).decode()) for event in events]
-        position: int | None = None
-        try:
-            with writer.transaction() as connection:
-                for row in rows:
-                    position = connection.execute(_APPEND, row).lastrowid
-        except sqlite3.IntegrityError as error:
+        bodies = as_json(events)
+        rows = [(event.member, event.seq, event.uid, body.decode()) for event, body in zip(events, bodies, strict=True)]
+        position = _inserted(writer, rows)
+        if position is None:
             position = settle(events, self._held(events))  # after the transaction: what is taken stays taken
-            if position is None:
-                raise _explained(error, self.path) from error
+        if position is None:
+            raise JournalError(f"{self.path} refused {events!r}, though their places are free: was its schema changed?")
         if self._durable:
             writer.flush()
-        assert position is not None
         return position
 
     def read(self, after: int) -> list[Recorded]:
@@ -138,6 +133,18 @@ class SqliteJournal:
         """The position and uid of what stands at these events' places."""
         found = {event.ref: self._query(_HELD, event.member, event.seq) for event in events}
         return {place: rows[0] for place, rows in found.items() if rows}
+
+
+def _inserted(writer: _Writer, rows: list[tuple[int, int, str, str]]) -> int | None:
+    """The position of the last of these rows; None, and nothing is inserted, where one of their places is taken."""
+    position: int | None = None
+    try:
+        with writer.transaction() as connection:
+            for row in rows:
+                position = connection.execute(_APPEND, row).lastrowid
+    except sqlite3.IntegrityError:
+        return None
+    return position
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ Tree: TypeAlias = Any
 MAX_DEPTH = 90  # of a state; the tree that is stored has a few levels more, and at most 100
 
 _SCALARS = (type(None), bool, int, float, complex, str, bytes, bytearray)
-_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial, type)
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial, np.ufunc, type)
 
 
 def is_scalar(value: object) -> bool:

@@ -14,9 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from phyla.events import Hypers
 from phyla.record import Record
-from phyla.space import Space
+from phyla.space import Hypers, Space
 from phyla.view import View
 
 

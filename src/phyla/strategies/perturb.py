@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from phyla.errors import SettingsError
-from phyla.events import Hypers, Value
-from phyla.space import Hyperparameter, Space
+from phyla.space import Hyperparameter, Hypers, Space, Value
 
 if TYPE_CHECKING:
     from phyla.view import View

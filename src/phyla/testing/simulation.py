@@ -29,7 +29,7 @@ from phyla.strategies.evolve import Evolve
 from phyla.strategies.perturb import Perturb
 from phyla.strategies.truncation import Truncation
 from phyla.view import View, fold
-from phyla.worker import HELD, Claim, Outcome, Wait, Worker
+from phyla.worker import Claim, Held, Outcome, Wait, Worker
 
 LEASE = 30.0
 SPACE: Space = {"lr": Float(1e-4, 1.0, log=True), "units": Int(1, 64)}
@@ -221,7 +221,7 @@ class Simulation:
     def _train(self, worker: Worker, claim: Claim, i: int, resident: dict[Any, int]) -> int:
         event, tree = claim.events[i], claim.trees[i]
         settings = worker.view.settings
-        if tree is HELD:
+        if isinstance(tree, Held):
             x = resident[event.source]
         else:
             x = 1 if tree is None else int(tree["x"])

@@ -1,0 +1,3 @@
+from phyla.cli import main
+
+raise SystemExit(main())

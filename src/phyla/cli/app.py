@@ -1,0 +1,248 @@
+"""The commands: what each takes and says of itself. What they do stands beside, and is imported when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from phyla.version import __version__
+
+if TYPE_CHECKING:
+    from cyclopts.help import HelpPanel
+    from rich.console import Console, ConsoleOptions
+
+SCRIPTED: Mapping[str, frozenset[str]] = {"check": frozenset()}
+"""Commands that take a script, and those of their options that take a value: whatever follows SCRIPT is its own."""
+
+
+class Misuse(Exception):
+    """The command line does not say what to do."""
+
+
+class Calm:
+    """Help without boxes."""
+
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        if not panel.entries:
+            return
+        table = Table.grid(padding=(0, 3, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for entry in panel.entries:
+            labels = [*entry.positive_names, *entry.positive_shorts]
+            if entry.positional_label:
+                labels = [entry.positional_label]
+            elif entry.metavar:
+                labels = [f"{labels[0]} {entry.metavar}"]
+            table.add_row(Text(f"  {', '.join(labels)}"), entry.description)
+        console.print(Text(str(panel.title), "bold"), table, "", sep="\n")
+
+    def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:
+        from rich.text import Text
+
+        console.print(Text.assemble(("Usage: ", "bold"), str(usage).strip()), "", sep="\n")
+
+
+app = App(
+    name="phyla",
+    version=__version__,
+    help="""Population Based Training: look at a run, check it, take what it found.
+
+RUN is a run's directory (runs/digits), or its name. A run may be read while it trains; reading never writes.
+
+For example:
+
+    python digits.py            # trains: it loops over a phyla.Population
+    phyla status digits         # how the run stands
+    phyla best digits           # what it found, and how to load it""",
+    help_format="plaintext",
+    help_formatter=Calm(),
+    default_parameter=Parameter(negative="", show_default=False),
+    group_parameters="Options",
+    group_arguments="Arguments",
+)
+app["--help"].help = "Show this, or what a command takes."
+app["--version"].help = "Show the version of phyla."
+app["--help"].group = app["--version"].group = Group("Options", sort_key=3)
+
+READ, CHECK = Group("Read a run", sort_key=1), Group("Check", sort_key=2)
+
+RunName = Annotated[str, Parameter(help="The run's directory, or its name under $PHYLA_RUNS or ./runs.")]
+Json = Annotated[bool, Parameter(help="Print JSON.")]
+
+
+@app.command(group=READ)
+def status(
+    run: RunName,
+    /,
+    *,
+    all: Annotated[bool, Parameter(help="Every member, not only the best 20; always in a pipe.")] = False,
+    json: Json = False,
+) -> int:
+    """How a run stands: progress, pace, and its members by score.
+
+    For example:
+
+        phyla status digits
+        phyla status digits --json | jq .best.score
+    """
+    from phyla.cli.status import status
+
+    return status(run, everyone=all, json=json)
+
+
+@app.command(group=READ)
+def best(run: RunName, /, *, json: Json = False) -> int:
+    """The best model found: score, hyperparameters, schedule, checkpoint.
+
+    For example:
+
+        phyla best digits
+        phyla best digits --json | jq -r .checkpoint.path
+    """
+    from phyla.cli.reading import best
+
+    return best(run, final=False, json=json)
+
+
+@app.command(group=READ)
+def final(run: RunName, /, *, json: Json = False) -> int:
+    """The best of the models that the members stand at now.
+
+    For example:
+
+        phyla final digits
+    """
+    from phyla.cli.reading import best
+
+    return best(run, final=True, json=json)
+
+
+@app.command(group=READ)
+def schedule(
+    run: RunName,
+    /,
+    *,
+    member: Annotated[
+        int | None, Parameter(help="Of what this member stands at, in place of the best.", metavar="M")
+    ] = None,
+    out: Annotated[Path | None, Parameter(help="Save it as JSON, for phyla.Schedule.load.", metavar="FILE")] = None,
+    json: Json = False,
+) -> int:
+    """The best model's hyperparameters as a function of training steps.
+
+    They are those of its true ancestry: of whoever trained these weights at the time.
+
+    For example:
+
+        phyla schedule digits
+        phyla schedule digits --out schedule.json
+    """
+    from phyla.cli.reading import schedule
+
+    return schedule(run, member=member, out=out, json=json)
+
+
+@app.command(group=READ)
+def lineage(run: RunName, /, *, json: Json = False) -> int:
+    """Who copied whom, when, and what changed; whose weights live on.
+
+    For example:
+
+        phyla lineage digits
+        phyla lineage digits | grep "^m3 "
+    """
+    from phyla.cli.reading import lineage
+
+    return lineage(run, json=json)
+
+
+@app.command(group=READ)
+def export(
+    run: RunName,
+    /,
+    *,
+    json: Annotated[bool, Parameter(help="Every event, one JSON object a line. The default.")] = False,
+    csv: Annotated[bool, Parameter(help="Every report as a row of CSV, with hyperparameters and metrics.")] = False,
+    out: Annotated[Path | None, Parameter(help="Write to a file.", metavar="FILE")] = None,
+) -> int:
+    """All that the journal holds, for other programs.
+
+    For example:
+
+        phyla export digits --json | jq 'select(.kind == "failed")'
+        phyla export digits --csv --out digits.csv
+    """
+    from phyla.cli.reading import export
+
+    if json and csv:
+        raise Misuse("phyla export: --json and --csv are two forms of the output; give one of them")
+    return export(run, table=csv, out=out)
+
+
+@app.command(group=CHECK)
+def doctor(run: RunName, /, *, json: Json = False) -> int:
+    """Is a run sound? Checks its journal, its checkpoints, its decisions.
+
+    Each problem says what to do. Exits with 1 if there is one.
+
+    For example:
+
+        phyla doctor digits
+    """
+    from phyla.cli.doctor import doctor
+
+    return doctor(run, json=json)
+
+
+@app.command(group=CHECK)
+def check(
+    script: Annotated[Path, Parameter(help="A script that trains a population.")],
+    /,
+    *args: Annotated[
+        str, Parameter(help="The script's own arguments: all that follows it.", allow_leading_hyphen=True)
+    ],
+    json: Json = False,
+) -> int:
+    """Is a member kept in memory the same as one restored from disk?
+
+    Trains a few intervals of the script to find out. Nothing is written. Where they differ, it names what differs and what to do about it.
+
+    For example:
+
+        phyla check digits.py
+        phyla check digits.py --epochs 1
+    """
+    from phyla.check import check
+
+    return check(script, list(args), json=json)
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Runs the command of a command line. Raises Misuse where there is none to be found in it."""
+    tokens = verbatim_after_script(list(arguments))
+    try:
+        command, bound, _ = app.parse_args(tokens, print_error=False, exit_on_error=False, help_on_error=False)
+    except CycloptsError as error:
+        chain = " ".join(["phyla", *(error.command_chain or ())])
+        raise Misuse(f"{error}\nWhat it takes: {chain} --help") from None
+    return command(*bound.args, **bound.kwargs) or 0
+
+
+def verbatim_after_script(tokens: list[str]) -> list[str]:
+    """The command line with a `--` before its script, if it has one: cyclopts takes nothing behind it for an option."""
+    with_value = SCRIPTED.get(tokens[0]) if tokens else None
+    if with_value is None:
+        return tokens
+    place = 1
+    while place < len(tokens) and tokens[place].startswith("-"):
+        if tokens[place] == "--":
+            return tokens
+        place += 2 if tokens[place] in with_value else 1
+    return [*tokens[:place], "--", *tokens[place:]] if place < len(tokens) else tokens

@@ -1,0 +1,303 @@
+"""`phyla status`: how a run stands, in words and in a table of its members."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from phyla import host
+from phyla import run as _run
+from phyla.cli.standing import Holder, Place, Standing, standing
+from phyla.cli.text import (
+    ROWS,
+    Column,
+    facts,
+    hyperparameter,
+    note,
+    on_terminal,
+    plural,
+    print_json,
+    show_fit,
+    size,
+    styled,
+    words,
+)
+from phyla.progress import duration
+from phyla.record import Record, show_hypers, show_score, show_value
+from phyla.settings import Settings
+from phyla.strategies.rebuild import rebuild_part
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+STYLES = {"training": "bold green", "finished": "bold", "idle": "bold yellow", "new": "bold yellow"}
+
+
+def status(run: str, *, everyone: bool, json: bool) -> int:
+    """Prints how a run stands; 0."""
+    opened = _run.open(run)
+    assert opened.path is not None  # it was opened by its path
+    now = time.time()
+    found = standing(opened.events(), now, host.is_gone)
+    files = _files(_run.Place(opened.path).checkpoints)
+    if json:
+        print_json(_as_json(found, opened.path, files))
+    else:
+        _show(found, opened.path, files, now, None if everyone or not on_terminal() else ROWS)
+    return 0
+
+
+def _show(found: Standing, path: Path, files: tuple[int, int], now: float, rows: int | None) -> None:
+    places = found.places[:rows]
+    more = len(found.places) - len(places)
+    lines = _facts(found, files, now)
+    if more and (held := _held(found)):
+        lines.insert(1, ("held", held))
+    above: list[RenderableType] = [_head(found, now), styled(f"  {path}", "dim"), "", facts(lines), ""]
+    show_fit(above, _members(found, places), f"{more} more, of lower scores: --all shows them" if more else None)
+
+
+# In words ---------------------------------------------------------------------------------------------------------------
+
+
+def _head(found: Standing, now: float) -> Text:
+    assert found.view.created is not None
+    return words((f"{found.view.created.run}  ", "bold"), (found.state, STYLES[found.state]), (_why(found, now), ""))
+
+
+def _why(found: Standing, now: float) -> str:
+    quiet = f"{duration(max(0.0, now - found.last))} ago" if found.last else "an unknown time ago"
+    gone = sum(1 for place in found.places if place.holder is not None and place.holder.gone)
+    match found.state:
+        case "finished":
+            return f": {found.view.stopped}, {quiet}" if found.view.stopped else f", {quiet}"
+        case "new":
+            return ": nobody has claimed a member yet"
+        case "idle":
+            left = f", {plural(gone, 'claim')} left behind" if gone else ""
+            return f": nobody trains it{left}; last event {quiet}. To go on, start its script again"
+    hosts = {_host(worker) for worker in found.workers}
+    where = f" on {', '.join(sorted(hosts))}" if len(hosts) <= 3 else f" on {len(hosts)} hosts"
+    silent = f"; nothing was heard for {duration(found.silent)}" if found.silent else ""
+    return f": {plural(len(found.workers), 'worker')}{where}{silent}"
+
+
+def _facts(found: Standing, files: tuple[int, int], now: float) -> list[tuple[str, str | Text]]:
+    view = found.view
+    settings, best = view.settings, view.best
+    lines: list[tuple[str, str | Text]] = [("progress", _progress(found))]
+    if found.pace:
+        left = f", about {duration(found.seconds_left)} left" if found.seconds_left is not None else ""
+        lines.append(("pace", f"{_rate(found.pace)}{left}"))
+    if found.began:
+        trained = sum(record.seconds for record in found.lineage.records)
+        whole = (found.last if found.state == "finished" else now) - found.began
+        since = "from its beginning to its end" if found.state == "finished" else "since it began"
+        lines.append(("time", f"{duration(max(0.0, whole))} {since}; {duration(trained)} of training"))
+    where = f" (member {best.id}, interval {best.interval}): {show_hypers(best.hypers)}" if best is not None else ""
+    lines.append(("best", show_score(best.score if best is not None else None) + where))
+    lines += [
+        ("settings", _rules(settings)),
+        ("space", "; ".join(f"{name} {part}" for name, part in view.space.items())),
+    ]
+    copies, newest = len(found.lineage.copies), len(found.lineage.roots())
+    alive = f"; the weights descend from {len(found.roots)} of {view.size} first members" if newest else ""
+    lines.append(("exploits", f"{copies:,}{alive}"))
+    if found.failed:
+        lines.append(("failed", ", ".join(f"{count:,} {kind}" for kind, count in found.failed.items())))
+    lines.append(("checkpoints", f"{plural(files[0], 'file')}, {size(files[1])}"))
+    return lines
+
+
+def _progress(found: Standing) -> str:
+    view = found.view
+    if found.total is None:
+        each = f"{view.size} members, from interval {int(view.done.min())} to {int(view.done.max())}"
+        return f"{found.done:,} intervals: {each}"
+    share = found.done / found.total if found.total else 1.0
+    line = f"{found.done:,} of {found.total:,} intervals ({share:.0%}): {view.size} members × {view.intervals}"
+    low, high = int(view.done.min()), int(view.done.max())
+    return line if low == high else f"{line}, the last at {low}, the first at {high}"
+
+
+def _rate(pace: float) -> str:
+    if pace >= 1:
+        return f"{pace:.3g} intervals a second"
+    return f"{pace * 60:.3g} intervals a minute" if pace * 60 >= 1 else f"{pace * 3600:.3g} intervals an hour"
+
+
+def _rules(settings: Settings) -> str:
+    """The settings that matter, in words."""
+    better = "higher" if settings.mode == "max" else "lower"
+    words = [f"{settings.metric}, {better} is better" if settings.metric else f"a {better} score is better"]
+    words.append(strategy_words(settings.strategy))
+    ready = "every interval" if settings.ready == 1 else f"every {settings.ready} intervals"
+    words.append(f"ready {ready}" + (f" after the first {settings.burn_in}" if settings.burn_in else ""))
+    if settings.compare == "latest":
+        words.append("compared by the latest reports")
+    lead = {None: "asynchronous", 0: "synchronous generations"}
+    words.append(
+        lead.get(settings.max_lead) or f"at most {plural(settings.max_lead or 0, 'interval')} ahead of the last"
+    )
+    if settings.target is not None:
+        words.append(f"until a score of {show_value(float(settings.target))}")
+    return "; ".join([*words, f"seed {settings.seed}"])
+
+
+def strategy_words(described: Any) -> str:
+    """A described strategy, as a user would write it."""
+    match described:
+        case {"type": "phyla.Evolve", "exploit": None}:
+            return "no exploits: random search"
+        case {"type": "phyla.Evolve", "exploit": exploit, "explore": explore, "inherit": inherit}:
+            copies = {"weights": ", weights only", "hypers": ", hyperparameters only"}.get(inherit, "")
+            return f"{strategy_words(exploit)}, {strategy_words(explore) if explore else 'copied unchanged'}{copies}"
+        case {"type": kind}:
+            known = rebuild_part(described)
+            return repr(known) if known is not None else f"{kind} (the user's own)"
+    return "a strategy of the user's own"
+
+
+# The members ------------------------------------------------------------------------------------------------------------
+
+
+def _members(found: Standing, places: Sequence[Place]) -> list[Column]:
+    short = _one_host(found)
+    return [
+        Column("member", [str(place.member) for place in places], right=True),
+        Column("interval", [_interval(place.record) for place in places], right=True),
+        Column("score", [_score(place.record) for place in places], right=True),
+        *(hyperparameter(name, [place.hypers.get(name) for place in places]) for name in found.view.space),
+        Column("copied", [f"m{place.copied[0]} at {place.copied[1]}" if place.copied else "" for place in places]),
+        Column("worker", [_holder(place, short) for place in places]),
+    ]
+
+
+def _interval(record: Record | None) -> str:
+    return str(record.interval) if record is not None else "0"
+
+
+def _score(record: Record | None) -> str:
+    return show_score(record.score) if record is not None and record.score is not None else "none yet"
+
+
+def _holder(place: Place, one_host: bool) -> str | Text:
+    holder = place.holder
+    if holder is None:
+        return styled("done" if place.done else "free", "dim")
+    name = _name(holder.claim.worker, one_host)
+    if holder.gone:
+        return styled(f"{name} is gone", "yellow")
+    return name if holder.age is None else f"{name} for {duration(holder.age)}"
+
+
+def _held(found: Standing, most: int = 4) -> str:
+    """Who trains what, in a line: the table may not reach so far down."""
+    held = sorted((place for place in found.places if place.holder is not None), key=lambda place: place.member)
+    short = _one_host(found)
+    parts = [f"m{place.member}: {_holder(place, short)}" for place in held[:most]]
+    return "; ".join([*parts, f"{len(held) - most} more"] if len(held) > most else parts)
+
+
+def _host(worker: str) -> str:
+    return worker.rsplit(".", 4)[0]
+
+
+def _one_host(found: Standing) -> bool:
+    return len({_host(worker) for worker in found.workers}) < 2
+
+
+def _name(worker: str, short: bool) -> str:
+    """A worker's id (host.pid.start.boot.number) for people: its pid, with its host where there are several."""
+    parts = worker.rsplit(".", 4)
+    if len(parts) != 5:
+        return worker
+    name = parts[1] if parts[4] == "1" else f"{parts[1]}#{parts[4]}"
+    return name if short else f"{parts[0]}.{name}"
+
+
+# As JSON ----------------------------------------------------------------------------------------------------------------
+
+
+def _as_json(found: Standing, path: Path, files: tuple[int, int]) -> dict[str, Any]:
+    view, best = found.view, found.view.best
+    assert view.created is not None
+    return {
+        "name": view.created.run,
+        "path": str(path),
+        "version": view.created.version,
+        "state": found.state,
+        "stopped": view.stopped,
+        "settings": msgspec.to_builtins(view.settings),
+        "intervals": {
+            "done": found.done,
+            "total": found.total,
+            "each": view.intervals if found.total is not None else None,
+            "first": int(view.done.max()),
+            "last": int(view.done.min()),
+        },
+        "pace": found.pace,
+        "seconds_left": found.seconds_left,
+        "began": found.began,
+        "last_event": found.last,
+        "workers": sorted(found.workers),
+        "best": _record_as_json(best) if best is not None else None,
+        "exploits": len(found.lineage.copies),
+        "failed": found.failed,
+        "roots": sorted(found.roots),
+        "checkpoints": {"files": files[0], "bytes": files[1]},
+        "members": [_member_as_json(place) for place in found.places],
+    }
+
+
+def _record_as_json(record: Record) -> dict[str, Any]:
+    return {"member": record.id, "interval": record.interval, "score": record.score, "hypers": record.hypers}
+
+
+def _member_as_json(place: Place) -> dict[str, Any]:
+    record, copied, holder = place.record, place.copied, place.holder
+    return {
+        "member": place.member,
+        "interval": record.interval if record is not None else 0,
+        "score": record.score if record is not None else None,
+        "steps": record.total_steps if record is not None else 0,
+        "hypers": place.hypers,
+        "copied": None if copied is None else {"member": copied[0], "interval": copied[1]},
+        "claim": _holder_as_json(holder) if holder is not None else None,
+        "done": place.done,
+    }
+
+
+def _holder_as_json(holder: Holder) -> dict[str, Any]:
+    claim = holder.claim
+    return {
+        "worker": claim.worker,
+        "interval": claim.interval,
+        "span": claim.span,
+        "seconds": holder.age,
+        "gone": holder.gone,
+        "hypers": claim.hypers,
+        "donor": claim.donor.member if claim.donor is not None else None,
+    }
+
+
+def _files(directory: Path) -> tuple[int, int]:
+    """How many files are there, and their bytes together; they may go while they are counted."""
+    count = total = 0
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                try:
+                    total += entry.stat(follow_symlinks=False).st_size
+                    count += 1
+                except FileNotFoundError:
+                    continue
+    except OSError:
+        pass
+    return count, total

@@ -1,0 +1,107 @@
+"""Pictures of a run. Needs matplotlib: pip install phyla[plot]."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phyla.errors import SettingsError
+from phyla.record import Record, show_score
+from phyla.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WINNER, OTHERS, COPY = "#c1432e", "#9aa5b1", "#2e6fc1"
+MOST_HYPERS = 8  # panels
+
+
+def plot(run: Run, file: str | Path) -> None:
+    """Draws a run: every member's score, the winner's true ancestry through its donors, and the schedule that made it.
+
+    file: its ending says the format, as in run.png or run.svg. Raises SettingsError without matplotlib, or without a score.
+    """
+    pyplot = _pyplot()
+    best = run.best
+    if best is None:
+        raise SettingsError(f"{run.name} has no score yet: there is nothing to draw")
+    names = list(run.view.space)[:MOST_HYPERS]
+    heights = [2.2] + [1.0] * len(names)
+    figure, axes = pyplot.subplots(
+        len(heights),
+        figsize=(8, 1.25 * sum(heights)),
+        sharex=True,
+        height_ratios=heights,
+        layout="constrained",
+        squeeze=False,
+    )
+    _scores(axes[0, 0], run, best)
+    for axis, name in zip(axes[1:, 0], names, strict=True):
+        _hyperparameter(axis, run, best, name)
+    axes[-1, 0].set_xlabel("interval")
+    axes[-1, 0].xaxis.set_major_locator(pyplot.MaxNLocator(integer=True))
+    figure.align_ylabels()
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError:
+        raise SettingsError("pictures need matplotlib: pip install 'phyla[plot]'") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as pyplot
+
+    return pyplot
+
+
+def _scores(axis: Axes, run: Run, best: Record) -> None:
+    path = best.ancestry()
+    for history in run.view.history:
+        axis.plot(*_curve(history), color=OTHERS, lw=0.7, alpha=0.8)
+    axis.plot(*_curve(path), color=WINNER, lw=2, label="the winner's ancestry")
+    copied = [before for before, after in itertools.pairwise(path) if before.id != after.id]
+    if copied:
+        axis.scatter(*_curve(copied), color=COPY, s=28, zorder=3, label="copied here")
+    axis.plot(*_curve([best]), "*", color=WINNER, ms=13, mec="white")
+    finite = sorted(score for history in run.view.history for score in _curve(history)[1])
+    low, high = (
+        finite[len(finite) // 20],
+        finite[-1 - len(finite) // 200],
+    )  # early scores and outliers would flatten the rest
+    margin = (high - low) * 0.08 or 1.0
+    axis.set_ylim(low - margin, max(high, *_curve([best])[1]) + margin)
+    axis.set_ylabel("score")
+    axis.set_title(
+        f"{run.name}: {run.view.size} members, best {show_score(best.score)} (member {best.id}, interval {best.interval})",
+        loc="left", fontsize=11,
+    )  # fmt: skip
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _curve(records: Sequence[Record]) -> tuple[list[int], list[float]]:
+    """The intervals and the scores of those that have a finite one."""
+    points = [(r.interval, r.score) for r in records if r.score is not None and r.finite]
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _hyperparameter(axis: Axes, run: Run, best: Record, name: str) -> None:
+    space: Any = run.view.space[name]
+
+    def draw(path: Sequence[Record], **style: Any) -> None:
+        edges = [r.interval - r.span for r in path] + [path[-1].interval]
+        values: list[Any] = [r.hypers[name] for r in path]
+        axis.step(edges, [*values, values[-1]], where="post", **style)
+
+    for history in run.view.history:
+        if history:
+            draw(history, color=OTHERS, lw=0.6, alpha=0.6)
+    draw(best.ancestry(), color=WINNER, lw=2)
+    if getattr(space, "log", False) is True:
+        axis.set_yscale("log")
+    axis.set_ylabel(name)
+    axis.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,620 @@
+"""Live objects become trees and come back: in place, by themselves, and as nothing else than what was saved."""
+
+import copy
+import dataclasses
+import random
+from collections import Counter, OrderedDict, defaultdict, deque
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from torch import nn
+
+from phyla import state as S
+from phyla.checkpoints import codec
+from phyla.errors import StateError
+from phyla.state import Local, Part
+
+
+def stored(tree):
+    """Through the bytes of a checkpoint."""
+    return codec.decode(b"".join(codec.encode(tree)))
+
+
+def digest(state, made=None):
+    return b"".join(codec.encode(S.save(state, made)))
+
+
+def restore(fresh, trained):
+    """What is in a trained state, loaded into what init made anew."""
+    state, changes = S.load(fresh, stored(S.save(trained)), S.made(fresh))
+    assert changes == []
+    return state
+
+
+def net(seed=0, width=8):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 2))
+
+
+def learner(seed=0, optimizer=torch.optim.AdamW, **kwargs):
+    model = net(seed)
+    return {"model": model, "optimizer": optimizer(model.parameters(), lr=0.01, **kwargs)}
+
+
+def train(state, steps=3, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        x = torch.randn(16, 4, generator=generator)
+        state["optimizer"].zero_grad()
+        state["model"](x).square().mean().backward()
+        state["optimizer"].step()
+    return state
+
+
+# torch
+
+
+OPTIMIZERS = [
+    (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    (torch.optim.Adam, {"amsgrad": True}),
+    (torch.optim.AdamW, {}),
+    (torch.optim.AdamW, {"foreach": True}),
+    (torch.optim.AdamW, {"fused": True}),
+    (torch.optim.AdamW, {"capturable": False, "weight_decay": 0.1}),
+    (torch.optim.RMSprop, {"momentum": 0.5, "centered": True}),
+    (torch.optim.Adagrad, {}),
+    (torch.optim.Rprop, {}),
+    (torch.optim.NAdam, {}),
+    (torch.optim.RAdam, {}),
+]
+
+
+@pytest.mark.parametrize(("optimizer", "kwargs"), OPTIMIZERS, ids=lambda x: getattr(x, "__name__", str(x)))
+def test_restored_goes_on_exactly_like_resident(optimizer, kwargs):
+    resident = train(learner(0, optimizer, **kwargs))
+    restored = restore(learner(1, optimizer, **kwargs), resident)
+    assert digest(restored) == digest(resident)
+    assert digest(train(restored)) == digest(train(resident))
+
+
+@pytest.mark.parametrize(("optimizer", "kwargs"), OPTIMIZERS, ids=lambda x: getattr(x, "__name__", str(x)))
+def test_a_newborn_in_used_objects_is_a_newborn(optimizer, kwargs):
+    used = train(learner(0, optimizer, **kwargs))
+    fresh = learner(5, optimizer, **kwargs)
+    loaded = restore(used, fresh)
+    assert loaded["optimizer"].state.keys() == fresh["optimizer"].state.keys() == set() or optimizer is torch.optim.Adagrad
+    assert digest(loaded) == digest(fresh)
+    assert digest(train(loaded)) == digest(train(fresh))
+
+
+def test_everything_is_filled_in_place():
+    state = learner(1)
+    state["w"] = torch.zeros(3, requires_grad=True)
+    state["a"] = np.zeros(3)
+    optimizer = torch.optim.SGD([state["w"]], lr=1.0)
+    before = dict(state)
+    parameters = [p.data_ptr() for p in state["model"].parameters()]
+    trained = {**train(learner(0)), "w": torch.ones(3, requires_grad=True), "a": np.arange(3.0)}
+    loaded = restore(state, trained)
+    assert loaded is state
+    assert all(loaded[key] is before[key] for key in before)
+    assert parameters == [p.data_ptr() for p in loaded["model"].parameters()]
+    assert loaded["w"].requires_grad
+    assert loaded["w"].is_leaf
+    loaded["w"].sum().backward()
+    optimizer.step()
+    assert torch.equal(loaded["w"].detach(), torch.zeros(3))
+    assert np.array_equal(loaded["a"], np.arange(3.0))
+
+
+def test_the_saved_tree_is_never_aliased():
+    trained = train({**learner(0), "w": torch.ones(2), "a": np.ones(2), "list": [], "extra": None})
+    trained["list"], trained["extra"] = [np.zeros(2), [1]], {"t": torch.zeros(2)}
+    saved = stored(S.save(trained))
+    before = b"".join(codec.encode(saved))
+    for _ in range(2):
+        live, _ = S.load({**learner(1), "w": torch.zeros(2), "a": np.zeros(2), "list": [], "extra": None}, saved)
+        train(live)
+        for array in (live["w"], live["a"], live["list"][0], live["extra"]["t"]):
+            array += 7
+        live["list"][1].append(2)
+        live["optimizer"].param_groups[0]["lr"] = 9
+        assert b"".join(codec.encode(saved)) == before
+
+
+class OwnState(nn.Module):
+    """A module that keeps what load_state_dict gives it."""
+
+    def __init__(self):
+        super().__init__()
+        self.extra = torch.zeros(2)
+        self.w = nn.Parameter(torch.zeros(2))
+
+    def get_extra_state(self):
+        return self.extra
+
+    def set_extra_state(self, state):
+        self.extra = state
+
+
+def test_a_module_that_keeps_what_it_is_given_gets_a_copy():
+    trained = {"m": OwnState()}
+    trained["m"].extra += 3
+    saved = stored(S.save(trained))
+    live, _ = S.load({"m": nn.ModuleList([OwnState()])[0]}, saved)
+    live["m"].extra += 1
+    assert saved["state"]["m"]["_extra_state"].tolist() == [3, 3]
+
+
+def test_tied_weights_stay_tied():
+    def tied(seed):
+        model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+        nn.init.normal_(model[0].weight, generator=torch.Generator().manual_seed(seed))
+        model[1].weight = model[0].weight
+        return {"model": model, "w": model[0].weight}
+
+    trained = tied(0)
+    restored = restore(tied(1), trained)
+    assert restored["w"] is restored["model"][0].weight is restored["model"][1].weight
+    assert digest(restored) == digest(trained)
+
+
+def test_sharing_among_arrays_follows_what_was_saved():
+    one = np.arange(3.0)
+    shared = restore({"a": np.zeros(3), "b": np.zeros(3)}, {"a": one, "b": one})
+    assert shared["a"] is shared["b"]
+    zero = np.zeros(3)
+    apart = restore({"a": zero, "b": zero}, {"a": one, "b": one + 1})
+    assert apart["a"].tolist() == [0, 1, 2]
+    assert apart["b"].tolist() == [1, 2, 3]
+
+
+def test_low_precision_compiled_and_scaled():
+    def make(seed):
+        model = net(seed).to(torch.bfloat16)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**seed)
+        return {"model": torch.compile(model), "plain": model, "scaler": scaler, "ema": torch.optim.swa_utils.AveragedModel(model)}
+
+    trained = make(3)
+    restored = restore(make(5), trained)
+    assert restored["scaler"].get_scale() == trained["scaler"].get_scale() == 8
+    assert digest(restored) == digest(trained)
+    assert next(restored["plain"].parameters()).dtype == torch.bfloat16
+
+
+SCHEDULERS = {
+    "lambda": lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda e: 0.9**e),
+    "multistep": lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [2, 4]),
+    "onecycle": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=20),
+    "plateau": lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, patience=0),
+    "sequential": lambda o: torch.optim.lr_scheduler.SequentialLR(
+        o, [torch.optim.lr_scheduler.LinearLR(o, 0.1, total_iters=3), torch.optim.lr_scheduler.ExponentialLR(o, 0.9)], [3]
+    ),
+    "swa": lambda o: torch.optim.swa_utils.SWALR(o, 0.05),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_schedulers(name):
+    def make():
+        state = learner(0)
+        state["scheduler"] = SCHEDULERS[name](state["optimizer"])
+        return state
+
+    def go(state):
+        for step in range(3):
+            train(state, 1, seed=step)
+            state["scheduler"].step(*([1.0] if name == "plateau" else []))
+        return state
+
+    resident = go(make())
+    restored = restore(make(), resident)
+    assert digest(restored) == digest(resident)
+    assert digest(go(restored)) == digest(go(resident))
+
+
+# NumPy, JAX, plain values
+
+
+class Record(NamedTuple):
+    w: Any
+    n: int
+
+
+@dataclasses.dataclass
+class Box:
+    w: Any
+    log: list
+    act: Any = np.tanh
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    w: Any
+    n: int
+
+    def __post_init__(self):
+        assert self.n >= 0
+
+
+@jax.tree_util.register_pytree_node_class
+class Pair:
+    def __init__(self, a, b, name):
+        self.a, self.b, self.name = a, b, name
+
+    def tree_flatten(self):
+        return (self.a, self.b), self.name
+
+    @classmethod
+    def tree_unflatten(cls, name, children):
+        return cls(*children, name)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Layer:
+    w: Any
+    act: Any = dataclasses.field(metadata={"static": True})
+
+
+def test_all_kinds_of_containers():
+    def make(x):
+        return {
+            "tuple": (np.full(2, x), [x, "s"]),
+            "record": Record(jnp.full(2, x), x),
+            "box": Box(np.full(2, x), [x]),
+            "frozen": Frozen(np.full(2, x), x),
+            "pair": Pair(jnp.full(2, x), {"n": x}, "pair"),
+            "layer": Layer(jnp.full(2, float(x)), jax.nn.relu),
+            "ordered": OrderedDict(a=np.full(2, x)),
+            "default": defaultdict(list, {"a": [x]}),
+            "counter": Counter({"a": x}),
+            "deque": deque([x] * (x + 1), maxlen=9),
+            "set": set(range(x)),
+            "plain": [None, True, 1.5, "text", b"bytes", 1j, np.float32(x), torch.float16, torch.Size([x]), bytearray(b"x")],
+            (1, "key"): x,
+        }
+
+    live = make(1)
+    restored = restore(live, make(3))
+    assert restored is live
+    assert digest(restored) == digest(make(3))
+    for key, value in make(3).items():
+        assert type(restored[key]) is type(value), key
+    assert restored["box"].act is np.tanh
+    assert restored["default"]["new"] == []
+    assert restored["layer"].act is jax.nn.relu
+    assert restored["pair"].name == "pair"
+    assert isinstance(restored["pair"].a, jax.Array)
+    assert restored["deque"].maxlen == 9
+
+
+def test_plain_values_come_back_as_saved():
+    live = {"n": 0, "best": None, "history": [], "counts": {"a": 1}, "name": "x", "t": (1, 2)}
+    trained = {
+        "n": 3, "best": {"score": 1.5, "w": np.ones(2)}, "history": [{"loss": 1.0}, {"loss": 0.5}], "counts": {"b": 2, "c": 3},
+        "name": "y", "t": (3, 4), "epoch": 7, "seen": [1, 2],
+    }  # fmt: skip
+    restored = restore(live, copy.deepcopy(trained))
+    assert digest(restored) == digest(trained)
+    assert restored["epoch"] == 7
+
+
+def test_numbers_that_a_step_turned_into_arrays():
+    restored = restore({"step": 0, "loss": jnp.zeros(()), "w": np.zeros(2)}, {"step": jnp.asarray(3), "loss": 0.5, "w": jnp.ones(2)})
+    assert isinstance(restored["step"], jax.Array)
+    assert restored["step"].weak_type
+    assert restored["loss"] == 0.5
+    assert isinstance(restored["w"], jax.Array)
+
+
+def test_jax_training_goes_on():
+    tx = optax.chain(optax.clip(1.0), optax.adamw(optax.exponential_decay(0.1, 3, 0.9)))
+
+    def make(seed):
+        params = {"w": jax.random.normal(jax.random.key(seed), (3, 2)), "b": jnp.zeros(2, jnp.bfloat16)}
+        return {"params": params, "opt": tx.init(params), "key": jax.random.key(seed), "step": jnp.zeros((), jnp.int32)}
+
+    traces = []
+
+    @jax.jit
+    def step(state):
+        traces.append(1)
+        key, sub = jax.random.split(state["key"])
+        noise = jax.random.normal(sub, (3,))
+        grads = jax.grad(lambda p: ((noise @ p["w"] + p["b"].astype(jnp.float32)) ** 2).sum())(state["params"])
+        updates, opt = tx.update(grads, state["opt"], state["params"])
+        return {"params": optax.apply_updates(state["params"], updates), "opt": opt, "key": key, "step": state["step"] + 1}
+
+    resident = step(step(make(0)))
+    restored = restore(make(1), resident)
+    assert jax.tree.structure(restored) == jax.tree.structure(resident)
+    traced = len(traces)
+    compiled = step._cache_size()
+    assert digest(step(restored)) == digest(step(resident))
+    assert len(traces) == traced  # nothing is traced or compiled again
+    assert step._cache_size() == compiled
+
+
+def test_jax_buffers_can_be_donated_after_a_load():
+    saved = stored(S.save({"w": jnp.arange(3.0)}))
+    step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+    for _ in range(2):
+        live, _ = S.load({"w": jnp.zeros(3)}, saved)
+        step(live)
+    assert saved["state"]["w"].tolist() == [0, 1, 2]
+
+
+def test_jax_arrays_stay_where_init_put_them():
+    sharding = jax.sharding.NamedSharding(jax.make_mesh((1,), ("x",)), jax.sharding.PartitionSpec("x"))
+    live = {"w": jax.device_put(jnp.zeros(4), sharding)}
+    restored = restore(live, {"w": jnp.arange(4.0)})
+    assert restored["w"].sharding == sharding
+    assert restored["w"].tolist() == [0, 1, 2, 3]
+
+
+def test_random_generators_go_on():
+    def make(seed):
+        return {
+            "np": np.random.default_rng(seed), "philox": np.random.Generator(np.random.Philox(seed)),
+            "old": np.random.RandomState(seed), "py": random.Random(seed), "torch": torch.Generator().manual_seed(seed),
+        }  # fmt: skip
+
+    def draw(s):
+        return [s["np"].random(), s["philox"].normal(), s["old"].normal(), s["py"].gauss(0, 1), torch.rand(1, generator=s["torch"]).item()]
+
+    trained = make(1)
+    draw(trained)
+    restored = restore(make(2), trained)
+    assert digest(restored) == digest(trained)
+    assert draw(restored) == draw(trained)
+    with pytest.raises(StateError, match=r"state\['np'\].*another generator"):
+        S.load({"np": np.random.Generator(np.random.Philox(1))}, stored(S.save({"np": np.random.default_rng(1)})))
+
+
+def test_a_state_need_not_be_a_dict():
+    for make in (lambda x: net(x), lambda x: np.full(2, x), lambda x: (np.full(2, x), x), lambda x: x, lambda x: None):
+        assert digest(restore(make(1), make(2))) == digest(make(2))
+
+
+# Part and Local
+
+
+class Agent:
+    def __init__(self, x):
+        self.w = np.full(2, float(x))
+        self.model = net(x)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
+        self.steps = x
+
+
+def test_a_part_by_its_attributes():
+    raw = {"agent": Part(Agent(1)), "n": 1}
+    made = S.made(raw, {})
+    live = S.unwrap(raw)
+    agent = live["agent"]
+    assert isinstance(agent, Agent)
+    assert "state['agent']['optimizer']" in made.options
+    trained = S.unwrap({"agent": Part(Agent(2)), "n": 2})
+    train({"model": trained["agent"].model, "optimizer": trained["agent"].optimizer})
+    saved = stored(S.save(trained, made))
+    loaded, _ = S.load(live, saved, made)
+    assert loaded["agent"] is agent
+    assert agent.steps == 2
+    assert agent.w.tolist() == [2, 2]
+    assert digest(loaded, made) == digest(trained, made)
+
+
+class Booster:
+    """Stands for a library that only knows bytes and files."""
+
+    def __init__(self, text=""):
+        self.text = text
+
+    def save(self, path):
+        Path(path).write_text(self.text)
+
+    def load(self, path):
+        self.text = Path(path).read_text()
+
+
+def through_bytes(booster):
+    return Part(booster, lambda b: b.text.encode(), lambda b, raw: setattr(b, "text", raw.decode()))
+
+
+def through_a_new_object(booster):
+    return Part(booster, lambda b: {"text": b.text, "n": np.ones(2)}, lambda b, saved: Booster(saved["text"]))
+
+
+def through_a_file(tmp_path):
+    def part(booster):
+        def get(b):
+            b.save(tmp_path / "model.txt")
+            return tmp_path / "model.txt"
+
+        return Part(booster, get, lambda b, path: b.load(path))
+
+    return part
+
+
+def through_a_directory(tmp_path):
+    def part(booster):
+        def get(b):
+            (tmp_path / "dir" / "sub").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "dir" / "config.json").write_text("{}")
+            b.save(tmp_path / "dir" / "sub" / "model.txt")
+            return tmp_path / "dir"
+
+        def put(b, path):
+            assert (path / "config.json").read_text() == "{}"
+            b.load(path / "sub" / "model.txt")
+
+        return Part(booster, get, put)
+
+    return part
+
+
+@pytest.mark.parametrize("way", ["bytes", "object", "file", "directory"])
+def test_parts(way, tmp_path):
+    wrap = {
+        "bytes": through_bytes, "object": through_a_new_object, "file": through_a_file(tmp_path),
+        "directory": through_a_directory(tmp_path),
+    }[way]  # fmt: skip
+    made = S.made({"list": [wrap(Booster("x"))]})
+    trained = S.unwrap({"list": [wrap(Booster("old"))]})
+    trained["list"][0] = Booster("trained")  # the loop may rebind it
+    saved = stored(S.save(trained, made))
+    loaded, _ = S.load(S.unwrap({"list": [wrap(Booster("fresh"))]}), saved, made)
+    assert loaded["list"][0].text == "trained"
+    assert digest(loaded, made) == digest(trained, made)
+    assert S.unsaved(loaded, made) == []
+
+
+def test_a_part_that_cannot_be_put_back():
+    with pytest.raises(StateError, match="needs set="):
+        Part(Booster(), lambda b: b.text)
+    with pytest.raises(StateError, match="no attributes"):
+        S.save({"x": Part(3)})
+    with pytest.raises(StateError, match="no file or directory"):
+        S.save({"x": Part(3, lambda x: Path("/nowhere"), print)})
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "..", "", "a\0b", "c:\\x", "..\\x"])
+def test_files_of_a_part_never_leave_their_directory(name, tmp_path):
+    part = Part(Booster(), lambda b: b"", lambda b, path: None)
+    for single in ("", name, ".."):
+        with pytest.raises(StateError, match="could lie anywhere"):
+            part.restore(Booster(), {"phyla.path": single, "files": {name: b"x"}})
+
+
+def test_locals_stay_and_are_never_saved():
+    made_here = []
+
+    def make():
+        made_here.append(object())
+        return made_here[-1]
+
+    def raw(x):
+        return {"w": np.full(2, x), "buffer": Local(make), "envs": [Local(make), 1]}
+
+    kept = {}
+    made = S.made(raw(1))
+    S.check(raw(1))
+    live = S.unwrap(raw(1), kept)
+    assert len(made_here) == 2
+    assert set(kept) == {"state['buffer']", "state['envs'][0]"}
+    assert S.unwrap(raw(1), kept)["buffer"] is live["buffer"]
+    saved = stored(S.save(live, made))
+    assert "buffer" not in saved["state"]
+    loaded, _ = S.load(S.unwrap(raw(2), kept), saved, made)
+    assert loaded["buffer"] is live["buffer"]
+    assert loaded["envs"] == [made_here[1], 1]
+    assert loaded["w"].tolist() == [1, 1]
+    assert len(made_here) == 2
+
+
+# Errors
+
+
+class Opaque:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("state", "path"),
+    [
+        ({"buffer": [Opaque()]}, r"state\['buffer'\]\[0\] is of type .*Opaque"),
+        ({"box": Box([1, {"x": Opaque()}], [])}, r"state\['box'\]\.w\[1\]\['x'\]"),
+        ({"record": Record(Opaque(), 1)}, r"state\['record'\]\.w"),
+        ({"pair": Pair(1, Opaque(), "")}, r"state\['pair'\]"),
+        (Opaque(), r"state is of type"),
+        ({"f": lambda: 0}, "function"),
+        ({"d": deque([Opaque()])}, r"state\['d'\]"),
+        ({"net": nn.Linear}, "type"),
+    ],
+)
+def test_what_cannot_be_saved_is_named_with_its_ways(state, path):
+    for act in (S.save, S.check):
+        with pytest.raises(StateError, match=path) as error:
+            act(state)
+        assert all(way in str(error.value) for way in ("state_dict", "Part", "Local", "arrays"))
+
+
+def test_a_loop_in_a_state_is_found():
+    loop = []
+    loop.append(loop)
+    for act in (S.save, S.check):
+        with pytest.raises(StateError, match="contains itself"):
+            act({"loop": loop})
+
+
+MISFITS = [
+    ({"model": net(0, 16)}, {"model": net(0, 8)}, r"state\['model'\] .*Sequential.* size mismatch for 0.weight.*and \d+ more"),
+    ({"model": nn.Linear(2, 2)}, {"model": net()}, r"state\['model'\]"),
+    ({"a": np.zeros(3)}, {"a": np.zeros(4)}, r"state\['a'\].*shape \[4\].*shape \[3\]"),
+    ({"a": np.zeros(3)}, {"a": np.zeros(3, "f4")}, "float32.*float64"),
+    ({"a": torch.zeros(3)}, {"a": torch.zeros(3, dtype=torch.int32)}, "torch.int32.*torch.float32"),
+    ({"a": jnp.zeros(3)}, {"a": jnp.zeros((3, 1))}, r"\[3, 1\]"),
+    ({"a": 1}, {"a": {"b": 1}}, "a dict with 1 keys"),
+    ({"a": {"b": 1}}, {"a": 1}, r"1 \(int\)"),
+    ({"a": [np.zeros(2), net()]}, {"a": [np.zeros(2)]}, "list of length 1"),
+    ({"a": np.zeros(2), "b": np.zeros(2)}, {"a": np.zeros(2)}, "checkpoint has no 'b'"),
+    ({"a": np.zeros(2)}, {"a": np.zeros(2), "b": np.zeros(2)}, "checkpoint has 'b'"),
+    (learner(), {**learner(), "optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)}, r"state\['optimizer'\]"),
+]
+
+
+@pytest.mark.parametrize(("live", "trained", "said"), MISFITS)
+def test_what_does_not_fit_is_named_with_advice(live, trained, said):
+    with pytest.raises(StateError, match=said) as error:
+        S.load(live, stored(S.save(trained)))
+    assert "structural=True" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# What can be said of a state
+
+
+def test_identities_show_what_two_states_share():
+    model, array, tensor = net(), np.zeros(4), torch.zeros(4)
+    state = {"model": model, "a": array, "t": tensor, "j": jnp.zeros(2), "n": 3, "s": "text"}
+    for other in ({"x": model}, [array[1:]], {"t": tensor.view(2, 2)}, {"deep": [next(model.parameters()).detach()]}):
+        assert S.identities(state) & S.identities(other)
+    assert S.identities({"o": torch.optim.SGD(model.parameters(), 0.1)}) & S.identities(state)
+    fresh = {"model": net(), "a": np.zeros(4), "t": torch.zeros(4), "j": state["j"], "n": 3, "s": "text", "e": torch.empty(0)}
+    assert not S.identities(state) & S.identities(fresh)
+    assert not S.identities({"e": torch.empty(0), "l": Local(dict)}) & S.identities({"e": torch.empty(0), "l": Local(dict)})
+    agent = Agent(1)
+    assert S.identities({"a": Part(agent)}) & S.identities({"b": Part(agent)})
+
+
+def test_unsaved_names_what_may_be_rebound():
+    state = {**learner(), "w": np.zeros(2), "n": 1, "deep": [Record(jnp.zeros(1), 2)], "rng": np.random.default_rng(0), "no": None}
+    state.update(agent=Part(Agent(0)), env=Local(dict))
+    assert S.unsaved(state) == ["state['w']", "state['n']", "state['deep'][0].w", "state['deep'][0].n"]
+    assert S.unsaved(learner()) == []
+
+
+def test_global_generators_are_seeded():
+    def draw():
+        return random.random(), np.random.random(), torch.rand(1).item()
+
+    S.seed_globals(2**31 - 1)
+    first = draw()
+    S.seed_globals(2**31 - 1)
+    assert draw() == first
+    S.seed_globals(0)
+    assert draw() != first
+
+
+def test_saved_state_is_the_tree_as_saved():
+    saved = stored(S.save({"model": nn.Linear(1, 1), "n": 1}, S.made({}, {"lr": 0.1})))
+    assert list(S.saved_state(saved)) == ["model", "n"]
+    assert list(S.saved_state(saved)["model"]) == ["weight", "bias"]
+    assert saved["made"]["hypers"] == {"lr": 0.1}
