@@ -18,6 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## train digits with 16 members, print the schedule, draw the pictures
 	$(BIN)/python examples/digits.py
+	$(BIN)/phyla plot runs/digits --out digits.png
 	$(BIN)/python examples/toy.py toy.png
 
 test: $(STAMP)  ## the fast tests

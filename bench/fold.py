@@ -1,7 +1,7 @@
 """What reading a long journal costs: `python bench/fold.py [MEMBERS] [EVENTS]`.
 
-Folds a journal of 100,000 events of 1,000 members, from JSON and from decoded events, then one more event; and asks the view what
-a worker asks at every claim. Goals: the whole journal in under 2 s, one more event in under 1 ms.
+Folds a journal of 100,000 events of 1,000 members, from JSON and from decoded events, then one more event; and asks the
+view what a worker asks at every claim. Goals: the whole journal in under 2 s, one more event in under 1 ms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from phyla.space import Float, Int, Space, describe, draw
 from phyla.strategies.evolve import Evolve
 from phyla.strategies.perturb import Perturb
 from phyla.strategies.truncation import Truncation
-from phyla.view import View, fold
+from phyla.view import fold
 
 SPACE: Space = {"lr": Float(1e-5, 1.0, log=True), "dropout": Float(0.0, 0.8), "units": Int(1, 64)}
 STRATEGY = Evolve(Truncation(0.2), Perturb())
@@ -56,7 +56,7 @@ def journal(members: int, events: int) -> list[Event]:
                 donor=donor,
                 ready=interval > 0,
                 time=float(turn),
-            )  # fmt: skip
+            )
         )
         late = turn - workers
         if late >= 0 and len(found) < events:

@@ -1,5 +1,6 @@
 """Trees become bytes and come back as they were; the same tree is the same bytes; nothing else is let in."""
 
+import contextlib
 import json
 import random
 import struct
@@ -144,7 +145,13 @@ def test_every_torch_dtype(dtype):
 
 def test_torch_leaves():
     matrix = torch.arange(12.0).reshape(3, 4)
-    for tensor in (matrix.T, matrix[:, ::2], matrix[0].expand(5, 4), torch.nn.Parameter(matrix), matrix.to(torch.cfloat).conj()):
+    for tensor in (
+        matrix.T,
+        matrix[:, ::2],
+        matrix[0].expand(5, 4),
+        torch.nn.Parameter(matrix),
+        matrix.to(torch.cfloat).conj(),
+    ):
         back = round_trip({"x": tensor})["x"]
         assert torch.equal(back, tensor.detach())
         assert type(back) is torch.Tensor
@@ -159,8 +166,8 @@ def test_jax_leaves():
     key = jax.random.key(3)
     tree = {
         "f32": jnp.arange(3.0), "bf16": jnp.ones((2, 0), jnp.bfloat16), "int4": jnp.arange(-3, 4, dtype=jnp.int4),
-        "f8": jnp.ones(3, jnp.float8_e4m3fn), "bool": jnp.array(True), "weak": jnp.asarray(1.5), "c": jnp.ones(2, jnp.complex64),
-        "weak vector": jnp.full(3, 2), "raw key": jax.random.PRNGKey(1),
+        "f8": jnp.ones(3, jnp.float8_e4m3fn), "bool": jnp.array(True), "weak": jnp.asarray(1.5),
+        "c": jnp.ones(2, jnp.complex64), "weak vector": jnp.full(3, 2), "raw key": jax.random.PRNGKey(1),
     }  # fmt: skip
     assert same(tree, round_trip(tree))
     back = round_trip({"key": key, "keys": jax.random.split(jax.random.key(1, impl="rbg"), 3)})
@@ -171,12 +178,22 @@ def test_jax_leaves():
 
 def test_numpy_leaves():
     grid = np.arange(12).reshape(3, 4)
-    assert same([grid.T, grid[:, ::2], np.asfortranarray(grid)], round_trip([grid.T, grid[:, ::2], np.asfortranarray(grid)]))
+    assert same(
+        [grid.T, grid[:, ::2], np.asfortranarray(grid)], round_trip([grid.T, grid[:, ::2], np.asfortranarray(grid)])
+    )
     back = round_trip(grid)
     back += 1  # it is writable
     bf16 = np.asarray(jnp.ones(3, jnp.bfloat16))
     assert same(bf16, round_trip(bf16))
-    scalars = [np.float16(1), np.int64(-1), np.str_("ä"), np.str_(""), np.bytes_(b"x"), np.datetime64("2026-01-01"), np.longdouble(1)]
+    scalars = [
+        np.float16(1),
+        np.int64(-1),
+        np.str_("ä"),
+        np.str_(""),
+        np.bytes_(b"x"),
+        np.datetime64("2026-01-01"),
+        np.longdouble(1),
+    ]
     assert same(scalars, round_trip(scalars))
 
 
@@ -208,7 +225,13 @@ def test_what_is_one_in_memory_is_stored_once_and_is_one_again():
     model = torch.nn.Sequential(torch.nn.Linear(50, 50), torch.nn.Linear(50, 50))
     model[1].weight = model[0].weight
     array = np.arange(1000.0)
-    tree = {"model": model.state_dict(), "a": array, "again": [array, array[:]], "part": array[1:], "jax": [jnp.ones(9)] * 2}
+    tree = {
+        "model": model.state_dict(),
+        "a": array,
+        "again": [array, array[:]],
+        "part": array[1:],
+        "jax": [jnp.ones(9)] * 2,
+    }
     data = encoded(tree)
     assert len(data) < 4 * (2500 + 100) + 8 * (1000 + 999) + 36 + 2000
     back = codec.decode(data)
@@ -239,7 +262,7 @@ def test_the_same_tree_gives_the_same_bytes_in_another_process():
     """)
     outs = {
         subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
+            [sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": seed},
             capture_output=True, check=True, text=True,
         ).stdout
         for seed in ("1", "2")
@@ -250,7 +273,10 @@ def test_the_same_tree_gives_the_same_bytes_in_another_process():
 def test_the_library_reads_what_we_write(tmp_path):
     model = torch.nn.Linear(3, 2)
     file = tmp_path / "m.safetensors"
-    tree = {"state": {"model": model.state_dict(), "half": torch.ones(3, dtype=torch.bfloat16), "flag": np.array(True)}, "n": 1}
+    tree = {
+        "state": {"model": model.state_dict(), "half": torch.ones(3, dtype=torch.bfloat16), "flag": np.array(True)},
+        "n": 1,
+    }
     file.write_bytes(encoded(tree))
     read = safetensors.torch.load_file(file)
     assert torch.equal(read["state.model.weight"], model.weight)
@@ -261,7 +287,9 @@ def test_the_library_reads_what_we_write(tmp_path):
 
 
 def test_arrays_lie_aligned():
-    data = encoded({"a": np.ones(3, "u1"), "b": np.ones(3, "f8"), "c": np.ones(3, "f2"), "d": b"12345", "e": np.ones(1, "c16")})
+    data = encoded(
+        {"a": np.ones(3, "u1"), "b": np.ones(3, "f8"), "c": np.ones(3, "f2"), "d": b"12345", "e": np.ones(1, "c16")}
+    )
     length = int.from_bytes(data[:8], "little")
     assert length % 8 == 0
     header = json.loads(data[8 : 8 + length])
@@ -331,7 +359,7 @@ def test_nesting_has_an_end():
 
 def test_too_many_values_are_refused_when_they_are_written():
     with pytest.raises(StateError, match="arrays"):
-        codec.encode({"state": list(range(codec.MAX_ITEMS)) + ["x"]})
+        codec.encode({"state": [*range(codec.MAX_ITEMS), "x"]})
     assert len(round_trip(list(range(codec.MAX_ITEMS)))) == codec.MAX_ITEMS
 
 
@@ -377,8 +405,12 @@ HOSTILE = {
     "5 MB, 100,000 times": lambda: hostile(
         "[" + ",".join(['{"$bytes":"a"}'] * 100_000) + "]", entry("a", 0, 5_000_000), bytes(5_000_000)
     ),
-    "a shape that is none": lambda: hostile('{"$numpy":"a","dtype":"<f8","shape":[1,-1,-8]}', entry("a", 0, 8), bytes(8)),
-    "a huge shape": lambda: hostile('{"$numpy":"a","dtype":"<f8","shape":[1000000000,1000000000]}', entry("a", 0, 8), bytes(8)),
+    "a shape that is none": lambda: hostile(
+        '{"$numpy":"a","dtype":"<f8","shape":[1,-1,-8]}', entry("a", 0, 8), bytes(8)
+    ),
+    "a huge shape": lambda: hostile(
+        '{"$numpy":"a","dtype":"<f8","shape":[1000000000,1000000000]}', entry("a", 0, 8), bytes(8)
+    ),
     "an overflowing shape": lambda: hostile('{"$numpy":"a"}', entry("a", 0, 1, [2**63, 2, 2**63]), b"x"),
     "objects": lambda: hostile('{"$numpy":"a","dtype":"|O","shape":[1]}', entry("a", 0, 8), bytes(8)),
     "a dtype that is a program": lambda: hostile('{"$scalar":"f4,(999999999,999)f8","data":""}'),
@@ -439,7 +471,5 @@ def test_damage_is_a_checkpoint_error_or_another_tree(junk, place, byte):
     data = bytearray(encoded({"a": np.arange(4.0), 1: ["x", (None, 2.5)], "b": b"abc", "k": np.str_("x")}))
     data[place % len(data)] = byte
     for damaged in (bytes(data), bytes(data[:place]), junk, bytes(data[:8]) + junk):
-        try:
+        with contextlib.suppress(CheckpointError):
             codec.decode(damaged)
-        except CheckpointError:
-            pass

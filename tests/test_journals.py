@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from phyla.errors import Conflict, JournalError
-from phyla.events import Born, encode
+from phyla.events import FORMAT, Born, decode, encode
 from phyla.journal import Journal, directory, disk, sqlite
 from phyla.journal.directory import DirectoryJournal
 from phyla.journal.memory import MemoryJournal
@@ -366,7 +366,7 @@ def test_forks_while_other_threads_use_the_journal(make: Callable[[Path], Opener
         working = [pool.submit(work, member) for member in range(2)]
         try:
             for n in range(12):
-                in_child(lambda n=n: journal.append(born(100 + n)))
+                in_child(functools.partial(journal.append, born(100 + n)))
         finally:
             ended.set()
         appended = sum(future.result(timeout=30) for future in working)
@@ -711,7 +711,7 @@ def test_an_older_format_is_opened(path: Path, monkeypatch: pytest.MonkeyPatch) 
     with closing(SqliteJournal(path)) as journal:
         journal.append(born(0))
     with monkeypatch.context() as later:
-        later.setattr(sqlite, "FORMAT", sqlite.FORMAT + 1)
+        later.setattr(sqlite, "FORMAT", FORMAT + 1)
         with closing(SqliteJournal(path, readonly=True)) as journal:
             assert len(journal.read(0)) == 1
         with closing(SqliteJournal(path)) as journal:
@@ -1019,7 +1019,7 @@ def test_a_foreign_directory_is_refused_and_left_as_it_is(
 def test_an_older_directory_is_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     DirectoryJournal(folder).append(born(0))
     with monkeypatch.context() as later:
-        later.setattr(directory, "FORMAT", directory.FORMAT + 1)
+        later.setattr(directory, "FORMAT", FORMAT + 1)
         assert len(DirectoryJournal(folder, readonly=True).read(0)) == 1
         assert DirectoryJournal(folder).append(born(1)) == 2
     with pytest.raises(JournalError, match="update phyla"):
@@ -1090,7 +1090,6 @@ def test_an_interrupt_while_reading_a_file_is_made_good(folder: Path, monkeypatc
     journal, reader = DirectoryJournal(folder), DirectoryJournal(folder)
     journal.append(born(0))
     journal.append(born(1), born(2))
-    decode = directory.decode
 
     def interrupted(line: bytes) -> Any:
         event = decode(line)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from phyla import state as S
+from phyla import state as ps
 from phyla.checkpoints import codec
 from phyla.errors import StateError
 from phyla.state import Local, Part
@@ -27,12 +27,12 @@ def stored(tree):
 
 
 def digest(state, made=None):
-    return b"".join(codec.encode(S.save(state, made)))
+    return b"".join(codec.encode(ps.save(state, made)))
 
 
 def restore(fresh, trained):
     """What is in a trained state, loaded into what init made anew."""
-    state, changes = S.load(fresh, stored(S.save(trained)), S.made(fresh))
+    state, changes = ps.load(fresh, stored(ps.save(trained)), ps.made(fresh))
     assert changes == []
     return state
 
@@ -88,9 +88,32 @@ def test_a_newborn_in_used_objects_is_a_newborn(optimizer, kwargs):
     used = train(learner(0, optimizer, **kwargs))
     fresh = learner(5, optimizer, **kwargs)
     loaded = restore(used, fresh)
-    assert loaded["optimizer"].state.keys() == fresh["optimizer"].state.keys() == set() or optimizer is torch.optim.Adagrad
+    assert (
+        loaded["optimizer"].state.keys() == fresh["optimizer"].state.keys() == set() or optimizer is torch.optim.Adagrad
+    )
     assert digest(loaded) == digest(fresh)
     assert digest(train(loaded)) == digest(train(fresh))
+
+
+def test_what_no_state_dict_says_is_restored_too():
+    """Whether a module trains, and that nothing is left of the gradients of whoever was in these objects before."""
+    trained = learner(0)
+    trained["model"].eval()
+    trained["model"][0].train()
+    used = train(learner(1))
+    restored = restore(used, trained)
+    assert [m.training for m in restored["model"].modules()] == [False, True, False, False, False]
+    assert all(p.grad is None for p in restored["model"].parameters())
+    restored["model"].eval()
+    assert all(m.training for m in restore(restored, learner(2))["model"].modules())
+    assert digest(learner(0)) != digest(trained)
+
+
+def test_another_class_is_refused():
+    trained = train(learner(0, torch.optim.SGD))
+    live = learner(0, torch.optim.AdamW)
+    with pytest.raises(StateError, match=r"state\['optimizer'\].*SGD.*AdamW.*structural=True"):
+        ps.load(live, stored(ps.save(trained, ps.made(trained))), ps.made(live))
 
 
 def test_everything_is_filled_in_place():
@@ -116,10 +139,10 @@ def test_everything_is_filled_in_place():
 def test_the_saved_tree_is_never_aliased():
     trained = train({**learner(0), "w": torch.ones(2), "a": np.ones(2), "list": [], "extra": None})
     trained["list"], trained["extra"] = [np.zeros(2), [1]], {"t": torch.zeros(2)}
-    saved = stored(S.save(trained))
+    saved = stored(ps.save(trained))
     before = b"".join(codec.encode(saved))
     for _ in range(2):
-        live, _ = S.load({**learner(1), "w": torch.zeros(2), "a": np.zeros(2), "list": [], "extra": None}, saved)
+        live, _ = ps.load({**learner(1), "w": torch.zeros(2), "a": np.zeros(2), "list": [], "extra": None}, saved)
         train(live)
         for array in (live["w"], live["a"], live["list"][0], live["extra"]["t"]):
             array += 7
@@ -146,8 +169,8 @@ class OwnState(nn.Module):
 def test_a_module_that_keeps_what_it_is_given_gets_a_copy():
     trained = {"m": OwnState()}
     trained["m"].extra += 3
-    saved = stored(S.save(trained))
-    live, _ = S.load({"m": nn.ModuleList([OwnState()])[0]}, saved)
+    saved = stored(ps.save(trained))
+    live, _ = ps.load({"m": nn.ModuleList([OwnState()])[0]}, saved)
     live["m"].extra += 1
     assert saved["state"]["m"]["_extra_state"].tolist() == [3, 3]
 
@@ -179,7 +202,12 @@ def test_low_precision_compiled_and_scaled():
     def make(seed):
         model = net(seed).to(torch.bfloat16)
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**seed)
-        return {"model": torch.compile(model), "plain": model, "scaler": scaler, "ema": torch.optim.swa_utils.AveragedModel(model)}
+        return {
+            "model": torch.compile(model),
+            "plain": model,
+            "scaler": scaler,
+            "ema": torch.optim.swa_utils.AveragedModel(model),
+        }
 
     trained = make(3)
     restored = restore(make(5), trained)
@@ -194,7 +222,9 @@ SCHEDULERS = {
     "onecycle": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=20),
     "plateau": lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, patience=0),
     "sequential": lambda o: torch.optim.lr_scheduler.SequentialLR(
-        o, [torch.optim.lr_scheduler.LinearLR(o, 0.1, total_iters=3), torch.optim.lr_scheduler.ExponentialLR(o, 0.9)], [3]
+        o,
+        [torch.optim.lr_scheduler.LinearLR(o, 0.1, total_iters=3), torch.optim.lr_scheduler.ExponentialLR(o, 0.9)],
+        [3],
     ),
     "swa": lambda o: torch.optim.swa_utils.SWALR(o, 0.05),
 }
@@ -277,7 +307,18 @@ def test_all_kinds_of_containers():
             "counter": Counter({"a": x}),
             "deque": deque([x] * (x + 1), maxlen=9),
             "set": set(range(x)),
-            "plain": [None, True, 1.5, "text", b"bytes", 1j, np.float32(x), torch.float16, torch.Size([x]), bytearray(b"x")],
+            "plain": [
+                None,
+                True,
+                1.5,
+                "text",
+                b"bytes",
+                1j,
+                np.float32(x),
+                torch.float16,
+                torch.Size([x]),
+                bytearray(b"x"),
+            ],
             (1, "key"): x,
         }
 
@@ -307,7 +348,9 @@ def test_plain_values_come_back_as_saved():
 
 
 def test_numbers_that_a_step_turned_into_arrays():
-    restored = restore({"step": 0, "loss": jnp.zeros(()), "w": np.zeros(2)}, {"step": jnp.asarray(3), "loss": 0.5, "w": jnp.ones(2)})
+    restored = restore(
+        {"step": 0, "loss": jnp.zeros(()), "w": np.zeros(2)}, {"step": jnp.asarray(3), "loss": 0.5, "w": jnp.ones(2)}
+    )
     assert isinstance(restored["step"], jax.Array)
     assert restored["step"].weak_type
     assert restored["loss"] == 0.5
@@ -330,7 +373,12 @@ def test_jax_training_goes_on():
         noise = jax.random.normal(sub, (3,))
         grads = jax.grad(lambda p: ((noise @ p["w"] + p["b"].astype(jnp.float32)) ** 2).sum())(state["params"])
         updates, opt = tx.update(grads, state["opt"], state["params"])
-        return {"params": optax.apply_updates(state["params"], updates), "opt": opt, "key": key, "step": state["step"] + 1}
+        return {
+            "params": optax.apply_updates(state["params"], updates),
+            "opt": opt,
+            "key": key,
+            "step": state["step"] + 1,
+        }
 
     resident = step(step(make(0)))
     restored = restore(make(1), resident)
@@ -343,10 +391,10 @@ def test_jax_training_goes_on():
 
 
 def test_jax_buffers_can_be_donated_after_a_load():
-    saved = stored(S.save({"w": jnp.arange(3.0)}))
+    saved = stored(ps.save({"w": jnp.arange(3.0)}))
     step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
     for _ in range(2):
-        live, _ = S.load({"w": jnp.zeros(3)}, saved)
+        live, _ = ps.load({"w": jnp.zeros(3)}, saved)
         step(live)
     assert saved["state"]["w"].tolist() == [0, 1, 2]
 
@@ -367,7 +415,13 @@ def test_random_generators_go_on():
         }  # fmt: skip
 
     def draw(s):
-        return [s["np"].random(), s["philox"].normal(), s["old"].normal(), s["py"].gauss(0, 1), torch.rand(1, generator=s["torch"]).item()]
+        return [
+            s["np"].random(),
+            s["philox"].normal(),
+            s["old"].normal(),
+            s["py"].gauss(0, 1),
+            torch.rand(1, generator=s["torch"]).item(),
+        ]
 
     trained = make(1)
     draw(trained)
@@ -375,7 +429,7 @@ def test_random_generators_go_on():
     assert digest(restored) == digest(trained)
     assert draw(restored) == draw(trained)
     with pytest.raises(StateError, match=r"state\['np'\].*another generator"):
-        S.load({"np": np.random.Generator(np.random.Philox(1))}, stored(S.save({"np": np.random.default_rng(1)})))
+        ps.load({"np": np.random.Generator(np.random.Philox(1))}, stored(ps.save({"np": np.random.default_rng(1)})))
 
 
 def test_a_state_need_not_be_a_dict():
@@ -396,15 +450,15 @@ class Agent:
 
 def test_a_part_by_its_attributes():
     raw = {"agent": Part(Agent(1)), "n": 1}
-    made = S.made(raw, {})
-    live = S.unwrap(raw)
+    made = ps.made(raw, {})
+    live = ps.unwrap(raw)
     agent = live["agent"]
     assert isinstance(agent, Agent)
     assert "state['agent']['optimizer']" in made.options
-    trained = S.unwrap({"agent": Part(Agent(2)), "n": 2})
+    trained = ps.unwrap({"agent": Part(Agent(2)), "n": 2})
     train({"model": trained["agent"].model, "optimizer": trained["agent"].optimizer})
-    saved = stored(S.save(trained, made))
-    loaded, _ = S.load(live, saved, made)
+    saved = stored(ps.save(trained, made))
+    loaded, _ = ps.load(live, saved, made)
     assert loaded["agent"] is agent
     assert agent.steps == 2
     assert agent.w.tolist() == [2, 2]
@@ -466,23 +520,23 @@ def test_parts(way, tmp_path):
         "bytes": through_bytes, "object": through_a_new_object, "file": through_a_file(tmp_path),
         "directory": through_a_directory(tmp_path),
     }[way]  # fmt: skip
-    made = S.made({"list": [wrap(Booster("x"))]})
-    trained = S.unwrap({"list": [wrap(Booster("old"))]})
+    made = ps.made({"list": [wrap(Booster("x"))]})
+    trained = ps.unwrap({"list": [wrap(Booster("old"))]})
     trained["list"][0] = Booster("trained")  # the loop may rebind it
-    saved = stored(S.save(trained, made))
-    loaded, _ = S.load(S.unwrap({"list": [wrap(Booster("fresh"))]}), saved, made)
+    saved = stored(ps.save(trained, made))
+    loaded, _ = ps.load(ps.unwrap({"list": [wrap(Booster("fresh"))]}), saved, made)
     assert loaded["list"][0].text == "trained"
     assert digest(loaded, made) == digest(trained, made)
-    assert S.unsaved(loaded, made) == []
+    assert ps.unsaved(loaded, made) == []
 
 
 def test_a_part_that_cannot_be_put_back():
     with pytest.raises(StateError, match="needs set="):
         Part(Booster(), lambda b: b.text)
     with pytest.raises(StateError, match="no attributes"):
-        S.save({"x": Part(3)})
+        ps.save({"x": Part(3)})
     with pytest.raises(StateError, match="no file or directory"):
-        S.save({"x": Part(3, lambda x: Path("/nowhere"), print)})
+        ps.save({"x": Part(3, lambda x: Path("/nowhere"), print)})
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "..", "", "a\0b", "c:\\x", "..\\x"])
@@ -504,15 +558,15 @@ def test_locals_stay_and_are_never_saved():
         return {"w": np.full(2, x), "buffer": Local(make), "envs": [Local(make), 1]}
 
     kept = {}
-    made = S.made(raw(1))
-    S.check(raw(1))
-    live = S.unwrap(raw(1), kept)
+    made = ps.made(raw(1))
+    ps.check(raw(1))
+    live = ps.unwrap(raw(1), kept)
     assert len(made_here) == 2
     assert set(kept) == {"state['buffer']", "state['envs'][0]"}
-    assert S.unwrap(raw(1), kept)["buffer"] is live["buffer"]
-    saved = stored(S.save(live, made))
+    assert ps.unwrap(raw(1), kept)["buffer"] is live["buffer"]
+    saved = stored(ps.save(live, made))
     assert "buffer" not in saved["state"]
-    loaded, _ = S.load(S.unwrap(raw(2), kept), saved, made)
+    loaded, _ = ps.load(ps.unwrap(raw(2), kept), saved, made)
     assert loaded["buffer"] is live["buffer"]
     assert loaded["envs"] == [made_here[1], 1]
     assert loaded["w"].tolist() == [1, 1]
@@ -540,7 +594,7 @@ class Opaque:
     ],
 )
 def test_what_cannot_be_saved_is_named_with_its_ways(state, path):
-    for act in (S.save, S.check):
+    for act in (ps.save, ps.check):
         with pytest.raises(StateError, match=path) as error:
             act(state)
         assert all(way in str(error.value) for way in ("state_dict", "Part", "Local", "arrays"))
@@ -549,13 +603,17 @@ def test_what_cannot_be_saved_is_named_with_its_ways(state, path):
 def test_a_loop_in_a_state_is_found():
     loop = []
     loop.append(loop)
-    for act in (S.save, S.check):
+    for act in (ps.save, ps.check):
         with pytest.raises(StateError, match="contains itself"):
             act({"loop": loop})
 
 
 MISFITS = [
-    ({"model": net(0, 16)}, {"model": net(0, 8)}, r"state\['model'\] .*Sequential.* size mismatch for 0.weight.*and \d+ more"),
+    (
+        {"model": net(0, 16)},
+        {"model": net(0, 8)},
+        r"state\['model'\] .*Sequential.* size mismatch for 0.weight.*and \d+ more",
+    ),
     ({"model": nn.Linear(2, 2)}, {"model": net()}, r"state\['model'\]"),
     ({"a": np.zeros(3)}, {"a": np.zeros(4)}, r"state\['a'\].*shape \[4\].*shape \[3\]"),
     ({"a": np.zeros(3)}, {"a": np.zeros(3, "f4")}, "float32.*float64"),
@@ -566,14 +624,18 @@ MISFITS = [
     ({"a": [np.zeros(2), net()]}, {"a": [np.zeros(2)]}, "list of length 1"),
     ({"a": np.zeros(2), "b": np.zeros(2)}, {"a": np.zeros(2)}, "checkpoint has no 'b'"),
     ({"a": np.zeros(2)}, {"a": np.zeros(2), "b": np.zeros(2)}, "checkpoint has 'b'"),
-    (learner(), {**learner(), "optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)}, r"state\['optimizer'\]"),
+    (
+        learner(),
+        {**learner(), "optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)},
+        r"state\['optimizer'\]",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("live", "trained", "said"), MISFITS)
 def test_what_does_not_fit_is_named_with_advice(live, trained, said):
     with pytest.raises(StateError, match=said) as error:
-        S.load(live, stored(S.save(trained)))
+        ps.load(live, stored(ps.save(trained)))
     assert "structural=True" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -585,36 +647,53 @@ def test_identities_show_what_two_states_share():
     model, array, tensor = net(), np.zeros(4), torch.zeros(4)
     state = {"model": model, "a": array, "t": tensor, "j": jnp.zeros(2), "n": 3, "s": "text"}
     for other in ({"x": model}, [array[1:]], {"t": tensor.view(2, 2)}, {"deep": [next(model.parameters()).detach()]}):
-        assert S.identities(state) & S.identities(other)
-    assert S.identities({"o": torch.optim.SGD(model.parameters(), 0.1)}) & S.identities(state)
-    fresh = {"model": net(), "a": np.zeros(4), "t": torch.zeros(4), "j": state["j"], "n": 3, "s": "text", "e": torch.empty(0)}
-    assert not S.identities(state) & S.identities(fresh)
-    assert not S.identities({"e": torch.empty(0), "l": Local(dict)}) & S.identities({"e": torch.empty(0), "l": Local(dict)})
+        assert ps.identities(state) & ps.identities(other)
+    assert ps.identities({"o": torch.optim.SGD(model.parameters(), 0.1)}) & ps.identities(state)
+    fresh = {
+        "model": net(),
+        "a": np.zeros(4),
+        "t": torch.zeros(4),
+        "j": state["j"],
+        "n": 3,
+        "s": "text",
+        "e": torch.empty(0),
+    }
+    assert not ps.identities(state) & ps.identities(fresh)
+    assert not ps.identities({"e": torch.empty(0), "l": Local(dict)}) & ps.identities(
+        {"e": torch.empty(0), "l": Local(dict)}
+    )
     agent = Agent(1)
-    assert S.identities({"a": Part(agent)}) & S.identities({"b": Part(agent)})
+    assert ps.identities({"a": Part(agent)}) & ps.identities({"b": Part(agent)})
 
 
 def test_unsaved_names_what_may_be_rebound():
-    state = {**learner(), "w": np.zeros(2), "n": 1, "deep": [Record(jnp.zeros(1), 2)], "rng": np.random.default_rng(0), "no": None}
+    state = {
+        **learner(),
+        "w": np.zeros(2),
+        "n": 1,
+        "deep": [Record(jnp.zeros(1), 2)],
+        "rng": np.random.default_rng(0),
+        "no": None,
+    }
     state.update(agent=Part(Agent(0)), env=Local(dict))
-    assert S.unsaved(state) == ["state['w']", "state['n']", "state['deep'][0].w", "state['deep'][0].n"]
-    assert S.unsaved(learner()) == []
+    assert ps.unsaved(state) == ["state['w']", "state['n']", "state['deep'][0].w", "state['deep'][0].n"]
+    assert ps.unsaved(learner()) == []
 
 
 def test_global_generators_are_seeded():
     def draw():
         return random.random(), np.random.random(), torch.rand(1).item()
 
-    S.seed_globals(2**31 - 1)
+    ps.seed_globals(2**31 - 1)
     first = draw()
-    S.seed_globals(2**31 - 1)
+    ps.seed_globals(2**31 - 1)
     assert draw() == first
-    S.seed_globals(0)
+    ps.seed_globals(0)
     assert draw() != first
 
 
 def test_saved_state_is_the_tree_as_saved():
-    saved = stored(S.save({"model": nn.Linear(1, 1), "n": 1}, S.made({}, {"lr": 0.1})))
-    assert list(S.saved_state(saved)) == ["model", "n"]
-    assert list(S.saved_state(saved)["model"]) == ["weight", "bias"]
+    saved = stored(ps.save({"model": nn.Linear(1, 1), "n": 1}, ps.made({}, {"lr": 0.1})))
+    assert list(ps.saved_state(saved)) == ["model", "n"]
+    assert list(ps.saved_state(saved)["model"]) == ["weight", "bias"]
     assert saved["made"]["hypers"] == {"lr": 0.1}

@@ -100,7 +100,8 @@ class _Turns:
     def __call__(self, population: Population) -> Iterator[Member]:
         self._prepare(population)
         self._frame = _user_frame()
-        for self.a in sorted(self._hypers)[:TRIED]:
+        for a in sorted(self._hypers)[:TRIED]:
+            self.a = a
             self._population.states.drop()
             yield from self._train(self.a, 1)
             first, before = self._tree, self._variables()
@@ -258,6 +259,6 @@ def digest(leaf: Any) -> str:
 def _how_far(a: Any, b: Any) -> str:
     try:
         gap = float(abs(a - b).max()) if getattr(a, "shape", None) else float(abs(a - b))
-    except Exception:  # noqa: BLE001 — two leaves of any kinds: if they have no distance, none is told
+    except Exception:  # two leaves of any kinds: if they have no distance, none is told
         return ""
     return f" (by up to {gap:.3g})"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from phyla.checkpoints import Checkpoints, file_name
 from phyla.decide import Choice, decide
-from phyla.errors import CheckpointError, JournalError, PhylaError
+from phyla.errors import CheckpointError, PhylaError
 from phyla.events import Claimed, Recorded, Reported
 from phyla.record import Record
 from phyla.strategies.contract import Strategy
@@ -41,8 +41,8 @@ def examine(
 ) -> Iterator[Problem]:
     """Every problem of a run. I2 needs its checkpoints, I8 the strategy that it was created with."""
     try:
-        view = fold(events)
-    except JournalError as error:
+        view = fold(events, View(getattr(strategy, "retain", None)))
+    except PhylaError as error:
         yield Problem("I1", "the journal", str(error), KEEP_A_COPY)
         return
     if view.created is None:
@@ -125,13 +125,16 @@ def _covers(record: Record) -> range:
 
 def _decisions(events: Sequence[Recorded], strategy: Strategy) -> Iterator[Problem]:
     """I8."""
-    claims = sorted((e for _, e in events if isinstance(e, Claimed)), key=lambda claim: claim.saw)
-    view, position = View(getattr(strategy, "retain", None)), 0
-    for claim in claims:
-        while position < claim.saw:
-            view.fold(events[position])
-            position += 1
+    claims = sorted(((at, e) for at, e in events if isinstance(e, Claimed)), key=lambda found: found[1].saw)
+    view = View(getattr(strategy, "retain", None))
+    for at, claim in claims:
+        while view.position < min(claim.saw, at - 1):
+            view.fold(events[view.position])
         where = f"member {claim.member}, interval {claim.interval}"
+        if view.created is None or view.position != claim.saw or view.head[claim.member] != claim.seq - 1:
+            what = f"the claim at position {at} was decided at {claim.saw}, where its place was not the next one"
+            yield Problem("I8", where, what, KEEP_A_COPY)
+            continue
         try:
             choice = decide(view, claim.member, strategy)
         except PhylaError as error:

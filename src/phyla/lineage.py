@@ -5,13 +5,14 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from phyla.errors import SettingsError
-from phyla.record import Record, show_hypers, show_score
+from phyla.record import Record, show_hypers, show_score, show_value
 from phyla.space import Hypers
 from phyla.view import View
 
@@ -72,9 +73,13 @@ class Schedule:
             schedule = cls(
                 tuple(float(p["start"]) for p in pieces), tuple(dict(p["hypers"]) for p in pieces), float(data["total"])
             )
-            if not pieces or schedule.starts[0] != 0 or list(schedule.starts) != sorted(set(schedule.starts)):
+            if not pieces or schedule.starts[0] != 0 or any(a >= b for a, b in itertools.pairwise(schedule.starts)):
                 raise ValueError("its pieces must start at 0 and ascend")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not schedule.starts[-1] <= schedule.total < math.inf:
+                raise ValueError(f"its total is {schedule.total}, and its last piece starts at {schedule.starts[-1]}")
+        except KeyError as error:
+            raise SettingsError(f"{path} is not a schedule that phyla wrote ({SCHEDULE_FORMAT}): no {error}") from None
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise SettingsError(f"{path} is not a schedule that phyla wrote ({SCHEDULE_FORMAT}): {error}") from None
         return schedule
 
@@ -109,7 +114,7 @@ class Copy(NamedTuple):
     def __str__(self) -> str:
         old = self.before.hypers if self.before is not None else {}
         moves = ", ".join(
-            f"{name} {show_hypers({name: old[name]}).split(' ', 1)[1]} → {show_hypers({name: new}).split(' ', 1)[1]}"
+            f"{name} {show_value(old[name])} → {show_value(new)}"
             for name, new in self.after.hypers.items()
             if name in old and old[name] != new
         )

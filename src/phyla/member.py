@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol
 
-from phyla import randomness, score
+from phyla import randomness
+from phyla import score as _score
 from phyla import state as _state
 from phyla.errors import LoopError, StateError
 from phyla.newborn import Newborn
@@ -105,7 +106,7 @@ class Member(Newborn):
 
     def report(
         self,
-        score_: Any,
+        score: Any,
         state: Any = None,
         *,
         steps: int | float = 1,
@@ -123,15 +124,15 @@ class Member(Newborn):
                 f"member {self.id} has reported interval {self.interval} already: report once for each turn"
             )
         population, settings = self._population, self._population.view.settings
-        parsed = score.parse(score_, settings.metric, metrics)
-        trained = score.check_steps(steps)
+        parsed = _score.parse(score, settings.metric, metrics)
+        trained = _score.check_steps(steps)
         live = self._settle(state)
         value = parsed.value
         if parsed.samples:
             event, newest = self._event, population.view.newest(self.id)
             own = newest is not None and event.source == newest.ref
             before = population.view.samples[self.id] if own else []
-            value = score.windowed(before, parsed.samples, settings.window)
+            value = _score.windowed(before, parsed.samples, settings.window)
         self._check_effect(live)
         self.ended = True
         population.publish(self._claim, live, Outcome(value, parsed.samples, parsed.metrics, trained))

@@ -42,21 +42,21 @@ class Once:
                     mark.touch()
         self._done.add(name)
 
-    def primary(self, position: int, *, again: bool) -> bool:
+    def primary(self, end: str, *, again: bool) -> bool:
         """Whether this process is the one; the answer does not change while it lives.
 
-        position: of the run's last event. again: the run had ended before this process began, so that one among the
-        processes that look at it now is chosen.
+        end: which end of the run this is; an extended run has another. again: the run had ended before this process
+        began, so that one among the processes that look at it now is chosen.
         """
         if self._primary is None:
-            self._primary = self._folder is None or (self._lock_for_life() if again else self._be_first(position))
+            self._primary = self._folder is None or (self._lock_for_life() if again else self._be_first(end))
         return self._primary
 
-    def _be_first(self, position: int) -> bool:
+    def _be_first(self, end: str) -> bool:
         assert self._folder is not None
         self._folder.mkdir(mode=0o700, exist_ok=True)
         try:
-            os.close(os.open(self._folder / f"primary.{position}", os.O_CREAT | os.O_EXCL, 0o600))
+            os.close(os.open(self._folder / f"primary.{end}", os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
             return False
         return True

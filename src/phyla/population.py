@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import logging
@@ -11,6 +12,7 @@ import threading
 import time
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,7 +22,7 @@ from phyla import run as _run
 from phyla.arguments import Arguments
 from phyla.background import Background
 from phyla.begin import begin
-from phyla.errors import LoopError, PhylaWarning, StateError
+from phyla.errors import LoopError, PhylaError, PhylaWarning, StateError
 from phyla.member import Member
 from phyla.once import Once
 from phyla.progress import Progress, summary
@@ -35,6 +37,9 @@ from phyla.view import View
 from phyla.worker import Claim, Outcome, Worker, drive
 
 log = logging.getLogger("phyla")
+
+HOPELESS = 3
+"""How often a member is given up, in a row and in one process, before the loop ends."""
 
 
 class Population:
@@ -109,8 +114,8 @@ class Population:
         self._progress: Progress | None = None
         self._turn = threading.RLock()
         self._complaints: set[str] = set()
+        self._failures: Counter[int] = Counter()  # of each member since its last report, in this process
         self._departed: Member | None = None
-        self._used = False
         self._found_finished = False
         self._deadline: float | None = None
         self._last_publisher = False
@@ -151,7 +156,12 @@ class Population:
             if self._background is None:
                 self._background = Background(worker, self._arguments.sync_every)
             self._show()
-            claim = drive(worker.claim(), worker.journal)
+            try:
+                claim = drive(worker.claim(), worker.journal)
+            except BaseException:  # Ctrl-C, or a journal that cannot be written: leave nothing claimed
+                with contextlib.suppress(PhylaError):
+                    worker.give_back_strays()
+                raise
             if claim is None:
                 self._end()
                 return None
@@ -172,6 +182,7 @@ class Population:
             record = worker.view.newest(claim.events[0].member)
             assert record is not None
             self.states.keep(record.ref, live, record.checkpoint.size)
+            del self._failures[record.id]
             self._last_publisher = worker.view.finished
             if (
                 record.parent is not None
@@ -193,13 +204,13 @@ class Population:
             member.interval,
         )
         self._fail(member, "unreported", "the loop's body ended without a report")
-        self._end_if_hopeless("ended without calling member.report")
+        self._end_if_hopeless(member, "ended without calling member.report")
 
     def raised(self, member: Member, error: BaseException) -> None:
         """A body has raised; its traceback was shown."""
         text = f"{type(error).__name__}: {error}"
         self._fail(member, "raised", text[:500])
-        self._end_if_hopeless(f"raised, the last one {text[:200]}")
+        self._end_if_hopeless(member, f"raised, the last time {text[:200]}")
 
     def _fail(self, member: Member, why: Any, error: str | None = None) -> None:
         with self._turn:
@@ -207,13 +218,24 @@ class Population:
             if self._worker is not None:
                 self._worker.fail(why, error)
 
-    def _end_if_hopeless(self, what: str) -> None:
+    def _end_if_hopeless(self, member: Member, what: str) -> None:
+        """Ends a loop that would fail for ever: nobody ever reports, or one member fails whatever it is replaced by."""
         view = self.view
+        self._failures[member.id] += 1
+        failures = self._failures[member.id]
         if not view.records and len(view.troubled) >= min(3, view.size):
-            raise LoopError(
-                f"{len(view.troubled)} different members have {what}, and none has ever reported: this is not bad luck. "
-                "The run is kept; correct the loop and start it again"
-            )
+            who = f"{len(view.troubled)} different members have {what}, and none has ever reported"
+        elif failures >= HOPELESS * (view.settings.retries + 1):
+            who = f"member {member.id} has {failures} times in a row {what}; it was replaced {HOPELESS - 1} times meanwhile"
+        else:
+            return
+        raise LoopError(f"{who}: this is not bad luck. The run is kept; correct the loop and start it again") from None
+
+    def _rank(self, member: int) -> int:
+        """Equals are claimed in this order: who has failed comes last, so that nobody waits for a member that always does."""
+        assert self._worker is not None
+        view = self._worker.view
+        return self.states.rank(member) + 2 * bool(view.fails[member] or view.forced[member])
 
     def depart(self, why: Literal["given_back", "raised"], error: str | None = None) -> None:
         """Settles the claim of a loop that was left, if there is one (departures.py calls this)."""
@@ -236,12 +258,14 @@ class Population:
     def run(self) -> Run:
         """The run, for reading: `phyla.open` gives the same."""
         worker = self._join()
-        return Run(
-            worker.journal,
-            worker.checkpoints,
-            self._place.path if self._place.journal != "memory" else None,
-            worker.view,
-        )
+        path = self._place.path if self._place.journal != "memory" else None
+        return Run(worker.journal, worker.checkpoints, path, self._look)
+
+    def _look(self) -> View:
+        with self._turn:
+            worker = self._join()
+            worker.read()
+            return worker.view
 
     @property
     def view(self) -> View:
@@ -262,7 +286,8 @@ class Population:
             worker.read()
             if not worker.view.finished:
                 raise LoopError("population.primary is known after the loop's end: the run is not finished yet")
-            return self._once.primary(worker.view.position, again=self._found_finished)
+            end = "stopped" if worker.view.stopped is not None else f"after-{worker.view.intervals}"
+            return self._once.primary(end, again=self._found_finished)
 
     def once(self, key: str, fn: Callable[[], object], *, per: Literal["host", "run"] = "host") -> None:
         """Calls fn in one worker of each host (or of the whole run) while the others wait; returns when a call has succeeded.
@@ -320,6 +345,7 @@ class Population:
     def _start_worker(self) -> Worker:
         arguments = self._arguments
         _never_used.discard(self)
+        _joined.add(self)
         self._place = _run.locate(self.name, arguments.path, arguments.journal)
         if arguments.fresh:
             _run.set_aside(self._place)
@@ -332,7 +358,7 @@ class Population:
             strategy=arguments.strategy,
             gone=host.is_gone,
             held=self.states.holds,
-            prefers=self.states.rank,
+            prefers=self._rank,
             origins=_run.load_origin,
             lease=arguments.lease or (120.0 if self._place.journal == "directory" else 30.0),
             script=script_digest(),
@@ -376,16 +402,21 @@ def script_digest() -> str | None:
 _never_used: weakref.WeakSet[Population] = weakref.WeakSet()
 """Populations that no loop has touched yet; at the end of the script they are named."""
 
-
-def _name_the_unused(pid: int = os.getpid()) -> None:
-    if os.getpid() == pid:
-        for population in list(_never_used):
-            log.warning(
-                "population %r was made and never trained: write `for member in population:`, or call population.claim()",
-                population.name,
-            )
+_joined: weakref.WeakSet[Population] = weakref.WeakSet()
+"""Populations that have a worker in this process; at the end of the script they give back what they hold."""
 
 
-import atexit  # noqa: E402
+def _at_exit(pid: int) -> None:
+    if os.getpid() != pid:
+        return  # a forked child: its parent's populations are not its own
+    for population in list(_joined):
+        with contextlib.suppress(PhylaError):
+            population.close()
+    for population in list(_never_used):
+        log.warning(
+            "population %r was made and never trained: write `for member in population:`, or call population.claim()",
+            population.name,
+        )
 
-atexit.register(_name_the_unused)
+
+atexit.register(_at_exit, os.getpid())

@@ -27,7 +27,13 @@ from phyla.randomness import Purpose
 from phyla.record import Record
 from phyla.settings import Settings
 from phyla.space import Hypers
-from phyla.view import View
+from phyla.view import View, fold
+
+_HOMES = {"sqlite": "journal.db", "directory": "journal"}
+"""Where in a run's directory its journal lies."""
+
+ROW = ("member", "interval", "score", "steps", "donor", "time")
+"""The columns that every row of a run has."""
 
 JOURNALS = ("sqlite", "directory", "memory")
 
@@ -71,9 +77,9 @@ def open_for_work(place: Place, *, durable: bool = False) -> tuple[Journal, Chec
         raise SettingsError(f"the run's directory {place.path.absolute()} cannot be written; reading it still works")
     journal: Journal
     if place.journal == "directory":
-        journal = DirectoryJournal(place.path / "journal")
+        journal = DirectoryJournal(place.path / _HOMES["directory"])
     else:
-        journal = SqliteJournal(place.path / "journal.db", durable=durable)
+        journal = SqliteJournal(place.path / _HOMES["sqlite"], durable=durable)
     return journal, LocalCheckpoints(place.checkpoints, durable=durable)
 
 
@@ -92,20 +98,30 @@ def set_aside(place: Place) -> Path | None:
 class Run:
     """A run, opened for reading. Nothing here writes; every property shows the run as it stands now."""
 
-    def __init__(self, journal: Journal, checkpoints: Checkpoints, path: Path | None, view: View | None = None):
+    def __init__(
+        self,
+        journal: Journal,
+        checkpoints: Checkpoints,
+        path: Path | None,
+        look: Callable[[], View] | None = None,
+    ):
+        """look: gives the view as it stands now, where somebody keeps one already."""
         self.path = path
         self._journal = journal
-        self._checkpoints = checkpoints
-        self._view = view if view is not None else View()
+        self.checkpoints = checkpoints
+        self._view = View()
+        self._look = look if look is not None else self._read
+
+    def _read(self) -> View:
+        return fold(self._journal.read(self._view.position), self._view)
 
     @property
     def view(self) -> View:
         """The run so far, as arrays over members."""
-        for recorded in self._journal.read(self._view.position):
-            self._view.fold(recorded)
-        if self._view.created is None:
+        view = self._look()
+        if view.created is None:
             raise JournalError(f"{self.path} holds no run yet: its journal is empty")
-        return self._view
+        return view
 
     @property
     def name(self) -> str:
@@ -150,7 +166,7 @@ class Run:
 
     def load_saved(self, what: Record | Checkpoint) -> Tree:
         """The whole checkpoint: the state, and what `init` had set in it."""
-        return load_row(self._checkpoints, what.checkpoint if isinstance(what, Record) else what)
+        return load_row(self.checkpoints, what.checkpoint if isinstance(what, Record) else what)
 
     def schedule(self, record: Record | None = None) -> Schedule:
         """The hyperparameters along the true ancestry of a record (default: the best)."""
@@ -191,7 +207,7 @@ class Run:
         return pd.DataFrame(self.rows())
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every report as a flat dict, in the journal's order."""
+        """Every report as a flat dict, in the journal's order; a hyperparameter named like a column gets `hyper.`."""
         return [
             {
                 "member": r.id,
@@ -200,7 +216,7 @@ class Run:
                 "steps": r.total_steps,
                 "donor": r.donor.member if r.donor is not None else None,
                 "time": r.time,
-                **r.hypers,
+                **{f"hyper.{name}" if name in ROW else name: value for name, value in r.hypers.items()},
                 **{f"metric.{name}": value for name, value in (r.metrics or {}).items()},
             }
             for r in self.records
@@ -240,7 +256,7 @@ def open(path: str | Path) -> Run:
     """
     given = Path(path)
     for candidate in (given, Path(os.environ.get("PHYLA_RUNS") or "runs") / given):
-        for kind, file in (("sqlite", "journal.db"), ("directory", "journal")):
+        for kind, file in _HOMES.items():
             if (candidate / file).exists():
                 place = Place(candidate, kind)
                 journal: Journal = (
@@ -258,5 +274,7 @@ def open(path: str | Path) -> Run:
 
 def _runs_beside(given: Path) -> Sequence[str]:
     roots = (given, given.parent, Path(os.environ.get("PHYLA_RUNS") or "runs"))
-    found = {str(p.parent) for root in roots if root.is_dir() for p in root.glob("*/journal.db")}
+    found = {
+        str(p.parent) for root in roots if root.is_dir() for kind in _HOMES.values() for p in root.glob(f"*/{kind}")
+    }
     return sorted(found)[:10]

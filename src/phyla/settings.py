@@ -21,31 +21,35 @@ value. *local*: the business of this one process, recorded nowhere.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+# What a journal may hold is checked when it is read (Population has checked it before, and says more).
+_FromZero = Annotated[int, msgspec.Meta(ge=0)]
+_FromOne = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The recorded settings of a run. Counts are of members, intervals or claims; see `Population` for their meaning."""
 
-    seed: int  # below 2**63; all of the run's randomness is keyed by it
+    seed: _FromZero  # below 2**63; all of the run's randomness is keyed by it
     space: dict[str, Any]  # each hyperparameter, described (space.describe)
-    size: int  # members
-    intervals: int | None  # each member's budget; None: until the target is reached
+    size: _FromOne  # members
+    intervals: _FromOne | None  # each member's budget; None: until the target is reached
     mode: Literal["max", "min"] = "max"
     metric: str | None = None  # the score's key, where `report` is given a dict
     target: float | None = None  # a score that ends the run
-    window: int = 10  # newest samples whose mean ranks a member
-    ready: int = 1  # intervals from one chance to exploit to the next
-    burn_in: int = 0  # intervals before the first
+    window: _FromOne = 10  # newest samples whose mean ranks a member
+    ready: _FromOne = 1  # intervals from one chance to exploit to the next
+    burn_in: _FromZero = 0  # intervals before the first
     strategy: Any = None  # described (strategies.describe)
     compare: Literal["progress", "latest"] = "progress"
-    max_lead: int | None = None  # intervals that a member may be ahead of the slowest; None: no limit
-    keep: int = 2  # newest checkpoints of each member that are kept
-    retries: int = 2  # of one interval, before a member is replaced
-    max_lost: int = 3  # losses since the last report that count as one crash
-    threads: int | None = None  # for numeric libraries, in each worker
+    max_lead: _FromZero | None = None  # intervals that a member may be ahead of the slowest; None: no limit
+    keep: _FromOne = 2  # newest checkpoints of each member that are kept
+    retries: _FromZero = 2  # of one interval, before a member is replaced
+    max_lost: _FromOne = 3  # losses since the last report that count as one crash
+    threads: _FromOne | None = None  # for numeric libraries, in each worker
     start: list[dict[str, Any]] | None = None  # where the first members come from
 
 

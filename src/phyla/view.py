@@ -200,11 +200,11 @@ class View:
     def _next(self, event: Born | Claimed | Reported | Failed, position: int, busy: bool) -> None:
         """Takes the next place in a member's stream. Raises JournalError, and changes nothing, where the event cannot stand."""
         m, seq = event.member, event.seq
-        if self.created is None or not 0 <= m < self.size or seq != self.head[m] + 1:
+        if self.created is None or not 0 <= m < self.size or self.head[m] != seq - 1:
             raise _out_of_order(event, position)
         if isinstance(event, Born) != (seq == 1):
             raise JournalError(f"position {position}: (member {m}, seq {seq}): a stream begins with Born, once")
-        if busy != self.busy[m]:
+        if busy is (self.open[m] is None):
             what = "there is no open claim to end" if busy else "claimed while another claim is open"
             raise JournalError(f"position {position}: (member {m}, seq {seq}): {what}")
         self.head[m] = seq

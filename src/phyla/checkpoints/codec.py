@@ -76,7 +76,9 @@ class _Encoder:
         if kind is float:
             return value if math.isfinite(value) else {"$float": struct.pack(">d", value).hex()}
         if kind is str:
-            return value if value.isascii() or _is_text(value) else {"$str": value.encode("utf-8", "surrogatepass").hex()}
+            return (
+                value if value.isascii() or _is_text(value) else {"$str": value.encode("utf-8", "surrogatepass").hex()}
+            )
         if kind is int:
             return value if -(2**63) <= value < 2**63 else {"$int": f"{value:x}"}
         if value is None or kind is bool:

@@ -130,7 +130,7 @@ def schedule(
     /,
     *,
     member: Annotated[
-        int | None, Parameter(help="Of what this member stands at, in place of the best.", metavar="M")
+        int | None, Parameter(help="The schedule of what this member stands at, not of the best.", metavar="M")
     ] = None,
     out: Annotated[Path | None, Parameter(help="Save it as JSON, for phyla.Schedule.load.", metavar="FILE")] = None,
     json: Json = False,
@@ -186,6 +186,24 @@ def export(
     return export(run, table=csv, out=out)
 
 
+@app.command(group=READ)
+def plot(
+    run: RunName,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(help="Draw it here; the ending is the format.", metavar="FILE")] = None,
+) -> int:
+    """A picture: scores, the winner's ancestry, and the schedule that made it.
+
+    For example:
+
+        phyla plot digits --out digits.png
+    """
+    from phyla.cli.reading import plot
+
+    return plot(run, out=out)
+
+
 @app.command(group=CHECK)
 def doctor(run: RunName, /, *, json: Json = False) -> int:
     """Is a run sound? Checks its journal, its checkpoints, its decisions.
@@ -212,7 +230,8 @@ def check(
 ) -> int:
     """Is a member kept in memory the same as one restored from disk?
 
-    Trains a few intervals of the script to find out. Nothing is written. Where they differ, it names what differs and what to do about it.
+    Trains a few intervals of the script to find out, and writes nothing. Where they differ, it names what differs, why, and
+    what to do about it.
 
     For example:
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from phyla import run as _run
 from phyla.checkpoints import Checkpoints, Tree
-from phyla.cli.text import inert, inert_lines, on_terminal, plural, print_json, show, styled, words
+from phyla.cli.text import inert, on_terminal, plural, print_json, show, words
 from phyla.doctor import Problem, examine
 from phyla.errors import CheckpointError, JournalError
 from phyla.events import Checkpoint, Recorded
@@ -101,7 +101,7 @@ class _Kept:
             return None
         self._say(f"reading checkpoint {len(self._whole) + 1} of {self._total}")
         try:
-            self._run._checkpoints.load(checkpoint)
+            self._run.checkpoints.load(checkpoint)
         except CheckpointError:
             if self._needed(checkpoint.file):
                 raise
@@ -127,21 +127,23 @@ class _Kept:
 
 def _show(run: Run, events: int, kept: int, checks: Sequence[Check]) -> None:
     what = f"  {plural(events, 'event')}, {plural(kept, 'checkpoint')} kept"
-    show(words((f"{run.name}", "bold"), (what, "")), styled(f"  {run.path}", "dim"), "")
+    show(words((str(run.path), "bold"), (what, "")), "")  # its name may not be readable
     width = max(len(check.says) for check in checks)
+    why: str | None = None
     for check in checks:
         result = {"ok": ("ok", "green"), "not checked": ("not checkable", "yellow")}.get(check.result)
         result = result or (plural(len(check.problems), "problem"), "bold red")
         show(words((f"  {check.invariant}  {check.says.ljust(width)}  ", ""), result))
-        if check.unchecked:
+        if check.unchecked and check.unchecked != why:  # once for all that share it
             print(f"      {inert(check.unchecked)}")
+        why = check.unchecked
         _show_problems(check.problems)
 
 
 def _show_problems(problems: Sequence[Problem]) -> None:
     shown = problems[:MANY] if on_terminal() else problems
     for problem in shown:
-        print(f"      {inert(problem.where)}: {inert_lines(problem.what)}")
+        print(f"      {inert(problem.where)}: {inert(problem.what)}")
     if len(problems) > len(shown):
         print(f"      … and {len(problems) - len(shown):,} more: --json lists them all")
     for advice in dict.fromkeys(problem.advice for problem in problems):

@@ -59,7 +59,7 @@ def best(run: str, *, final: bool, json: bool) -> int:
         ("checkpoint", f"{where} ({size(record.checkpoint.size)}{_row(record)})"),
         ("load it", f"run = phyla.open({str(opened.path)!r})"),
         ("", f"state = run.restore(run.{word}, init)  # live objects"),
-        ("", f"tree = run.load(run.{word})            # plain values and arrays"),
+        ("", f"tree = run.load(run.{word})            # as saved"),
     ]
     show(head, "", facts(lines))
     return 0
@@ -206,3 +206,14 @@ def _csv(run: Run) -> str:
 
 def _csv_cell(value: Any) -> Any:
     return as_json_number(value) if isinstance(value, float) else value
+
+
+def plot(name: str, *, out: Path | None) -> int:
+    """A picture of a run."""
+    from phyla.plots import plot
+
+    run = _run.open(name)
+    file = out if out is not None else Path(f"{run.name}.png")
+    plot(run, file)
+    print(inert(str(file)))
+    return 0

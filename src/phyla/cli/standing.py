@@ -32,7 +32,7 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class Place:
+class Row:
     """A member: where it stands, and who has it."""
 
     member: int
@@ -40,17 +40,17 @@ class Place:
     hypers: Hypers  # trained with; before the first report, born with
     copied: tuple[int, int] | None  # its last copy: of whom, and the first interval that was trained after it
     holder: Holder | None
-    done: bool  # all its intervals are reported
+    done: bool  # nothing is left to train: all its intervals are reported, or the run is finished
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A run at one moment. Places are sorted by score, best first; those without one come last."""
+    """A run at one moment. Rows are sorted by score, best first; those without one come last."""
 
     view: View
     lineage: Lineage
     state: State
-    places: list[Place]
+    rows: list[Row]
     failed: dict[str, int]  # how many claims failed, by kind
     total: int | None  # intervals of all members together; None: only a target ends it
     pace: float | None  # intervals a second lately, while it trains
@@ -66,7 +66,7 @@ class Standing:
     @property
     def workers(self) -> set[str]:
         """Those that hold a member, and may live."""
-        return {p.holder.claim.worker for p in self.places if p.holder is not None and not p.holder.gone}
+        return {row.holder.claim.worker for row in self.rows if row.holder is not None and not row.holder.gone}
 
     @property
     def seconds_left(self) -> float | None:
@@ -90,16 +90,16 @@ def standing(events: Iterable[Event], now: float, gone: Callable[[str], bool]) -
         raise JournalError("this run holds nothing yet: its journal is empty")
     ancestry = lineage(view)
     copied = {copy.member: (copy.donor.id, copy.interval) for copy in ancestry.copies}
-    places = [_place(view, member, copied.get(member), now, gone) for member in range(view.size)]
-    places.sort(key=lambda place: _order(view, place))
-    state = _state(view, places)
+    rows = [_row(view, member, copied.get(member), now, gone) for member in range(view.size)]
+    rows.sort(key=lambda row: _order(view, row))
+    state = _state(view, rows)
     newest = ancestry.records[-max(10, 2 * view.size) :]
     silent = now - last if state == "training" and now - last > _pause(newest) else None
     return Standing(
         view=view,
         lineage=ancestry,
         state=state,
-        places=places,
+        rows=rows,
         failed=dict(failed.most_common()),
         total=view.intervals * view.size if view.intervals < UNBOUNDED else None,
         pace=pace(newest) if state == "training" and silent is None else None,
@@ -109,7 +109,7 @@ def standing(events: Iterable[Event], now: float, gone: Callable[[str], bool]) -
     )
 
 
-def _place(view: View, member: int, copied: tuple[int, int] | None, now: float, gone: Callable[[str], bool]) -> Place:
+def _row(view: View, member: int, copied: tuple[int, int] | None, now: float, gone: Callable[[str], bool]) -> Row:
     record, claim, born = view.newest(member), view.open[member], view.born[member]
     holder = None
     if claim is not None:
@@ -117,21 +117,21 @@ def _place(view: View, member: int, copied: tuple[int, int] | None, now: float, 
             copied = claim.donor.member, claim.interval
         holder = Holder(claim, max(0.0, now - claim.time) if claim.time else None, gone(claim.worker))
     hypers = record.hypers if record is not None else born.hypers if born is not None else {}
-    return Place(member, record, hypers, copied, holder, bool(view.done[member] >= view.intervals))
+    return Row(member, record, hypers, copied, holder, view.finished or bool(view.done[member] >= view.intervals))
 
 
-def _order(view: View, place: Place) -> tuple[int, float, int]:
+def _order(view: View, row: Row) -> tuple[int, float, int]:
     """Best first, ties as they rank; then those that diverged, then those that have no score yet."""
-    record = place.record
+    record = row.record
     if record is None or record.score is None:
-        return 2, 0.0, place.member
-    return (0, -view.value(record), -place.member) if record.finite else (1, 0.0, place.member)
+        return 2, 0.0, row.member
+    return (0, -view.value(record), -row.member) if record.finite else (1, 0.0, row.member)
 
 
-def _state(view: View, places: list[Place]) -> State:
+def _state(view: View, rows: list[Row]) -> State:
     if view.finished:
         return "finished"
-    if any(place.holder is not None and not place.holder.gone for place in places):
+    if any(row.holder is not None and not row.holder.gone for row in rows):
         return "training"
     return "idle" if any(view.head > 1) else "new"
 

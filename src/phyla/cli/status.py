@@ -12,13 +12,12 @@ import msgspec
 
 from phyla import host
 from phyla import run as _run
-from phyla.cli.standing import Holder, Place, Standing, standing
+from phyla.cli.standing import Holder, Row, Standing, standing
 from phyla.cli.text import (
     ROWS,
     Column,
     facts,
     hyperparameter,
-    note,
     on_terminal,
     plural,
     print_json,
@@ -53,14 +52,14 @@ def status(run: str, *, everyone: bool, json: bool) -> int:
     return 0
 
 
-def _show(found: Standing, path: Path, files: tuple[int, int], now: float, rows: int | None) -> None:
-    places = found.places[:rows]
-    more = len(found.places) - len(places)
+def _show(found: Standing, path: Path, files: tuple[int, int], now: float, limit: int | None) -> None:
+    rows = found.rows[:limit]
+    more = len(found.rows) - len(rows)
     lines = _facts(found, files, now)
     if more and (held := _held(found)):
         lines.insert(1, ("held", held))
     above: list[RenderableType] = [_head(found, now), styled(f"  {path}", "dim"), "", facts(lines), ""]
-    show_fit(above, _members(found, places), f"{more} more, of lower scores: --all shows them" if more else None)
+    show_fit(above, _members(found, rows), f"{more} more, of lower scores: --all shows them" if more else None)
 
 
 # In words ---------------------------------------------------------------------------------------------------------------
@@ -73,7 +72,7 @@ def _head(found: Standing, now: float) -> Text:
 
 def _why(found: Standing, now: float) -> str:
     quiet = f"{duration(max(0.0, now - found.last))} ago" if found.last else "an unknown time ago"
-    gone = sum(1 for place in found.places if place.holder is not None and place.holder.gone)
+    gone = sum(1 for row in found.rows if row.holder is not None and row.holder.gone)
     match found.state:
         case "finished":
             return f": {found.view.stopped}, {quiet}" if found.view.stopped else f", {quiet}"
@@ -167,15 +166,15 @@ def strategy_words(described: Any) -> str:
 # The members ------------------------------------------------------------------------------------------------------------
 
 
-def _members(found: Standing, places: Sequence[Place]) -> list[Column]:
+def _members(found: Standing, rows: Sequence[Row]) -> list[Column]:
     short = _one_host(found)
     return [
-        Column("member", [str(place.member) for place in places], right=True),
-        Column("interval", [_interval(place.record) for place in places], right=True),
-        Column("score", [_score(place.record) for place in places], right=True),
-        *(hyperparameter(name, [place.hypers.get(name) for place in places]) for name in found.view.space),
-        Column("copied", [f"m{place.copied[0]} at {place.copied[1]}" if place.copied else "" for place in places]),
-        Column("worker", [_holder(place, short) for place in places]),
+        Column("member", [str(row.member) for row in rows], right=True),
+        Column("interval", [_interval(row.record) for row in rows], right=True),
+        Column("score", [_score(row.record) for row in rows], right=True),
+        *(hyperparameter(name, [row.hypers.get(name) for row in rows]) for name in found.view.space),
+        Column("copied", [f"m{row.copied[0]} at {row.copied[1]}" if row.copied else "" for row in rows]),
+        Column("worker", [_holder(row, short) for row in rows]),
     ]
 
 
@@ -187,10 +186,10 @@ def _score(record: Record | None) -> str:
     return show_score(record.score) if record is not None and record.score is not None else "none yet"
 
 
-def _holder(place: Place, one_host: bool) -> str | Text:
-    holder = place.holder
+def _holder(row: Row, one_host: bool) -> str | Text:
+    holder = row.holder
     if holder is None:
-        return styled("done" if place.done else "free", "dim")
+        return styled("done" if row.done else "free", "dim")
     name = _name(holder.claim.worker, one_host)
     if holder.gone:
         return styled(f"{name} is gone", "yellow")
@@ -199,9 +198,9 @@ def _holder(place: Place, one_host: bool) -> str | Text:
 
 def _held(found: Standing, most: int = 4) -> str:
     """Who trains what, in a line: the table may not reach so far down."""
-    held = sorted((place for place in found.places if place.holder is not None), key=lambda place: place.member)
+    held = sorted((row for row in found.rows if row.holder is not None), key=lambda row: row.member)
     short = _one_host(found)
-    parts = [f"m{place.member}: {_holder(place, short)}" for place in held[:most]]
+    parts = [f"m{row.member}: {_holder(row, short)}" for row in held[:most]]
     return "; ".join([*parts, f"{len(held) - most} more"] if len(held) > most else parts)
 
 
@@ -252,7 +251,7 @@ def _as_json(found: Standing, path: Path, files: tuple[int, int]) -> dict[str, A
         "failed": found.failed,
         "roots": sorted(found.roots),
         "checkpoints": {"files": files[0], "bytes": files[1]},
-        "members": [_member_as_json(place) for place in found.places],
+        "members": [_member_as_json(row) for row in found.rows],
     }
 
 
@@ -260,17 +259,17 @@ def _record_as_json(record: Record) -> dict[str, Any]:
     return {"member": record.id, "interval": record.interval, "score": record.score, "hypers": record.hypers}
 
 
-def _member_as_json(place: Place) -> dict[str, Any]:
-    record, copied, holder = place.record, place.copied, place.holder
+def _member_as_json(row: Row) -> dict[str, Any]:
+    record, copied, holder = row.record, row.copied, row.holder
     return {
-        "member": place.member,
+        "member": row.member,
         "interval": record.interval if record is not None else 0,
         "score": record.score if record is not None else None,
         "steps": record.total_steps if record is not None else 0,
-        "hypers": place.hypers,
+        "hypers": row.hypers,
         "copied": None if copied is None else {"member": copied[0], "interval": copied[1]},
         "claim": _holder_as_json(holder) if holder is not None else None,
-        "done": place.done,
+        "done": row.done,
     }
 
 

@@ -81,7 +81,9 @@ def write(data: str, out: Path | None) -> None:
         print(inert_json(data), end="")
     else:
         sys.stdout.flush()
-        sys.stdout.buffer.write(data.encode())
+        rest = memoryview(data.encode())
+        while rest:  # one write may take less, where standard output is unbuffered
+            rest = rest[sys.stdout.buffer.write(rest) :]
 
 
 def show(*parts: RenderableType) -> None:

@@ -82,7 +82,9 @@ def take_apart(value: Any) -> Node | None:
     if isinstance(value, dict):
         keep = type(value) if type(value) in (OrderedDict, Counter) else dict
         steps = [f"[{key!r}]" for key in value]
-        return Node(steps, list(value), list(value.values()), _filler(value), lambda k, c: keep(zip(k, c, strict=True)))
+        return Node(
+            steps, list(value), list(value.values()), _filler(value), lambda k, c: keep(dict(zip(k, c, strict=True)))
+        )
     if isinstance(value, list) or type(value) is tuple:
         indices = range(len(value))
         return Node(
@@ -142,7 +144,8 @@ def _filler(value: dict[Any, Any]) -> Callable[[Sequence[Any]], Any]:
     keys = list(value)
 
     def fill(children: Sequence[Any]) -> Any:
-        value.update(zip(keys, children, strict=True))
+        for key, child in zip(keys, children, strict=True):
+            value[key] = child  # update() would count, in a Counter
         return value
 
     return fill

@@ -27,23 +27,25 @@ _SCHEDULER = {"base_lrs", "_last_lr", "last_epoch", "_schedulers"}  # any of the
 
 @dataclass(frozen=True)
 class Made:
-    """What `init` made: the options it set, by the path of the object that has them, and for which hyperparameters.
+    """What `init` made.
 
-    parts: the wrappers (Part, Local) that it returned, by path. They are not saved; each `init` brings them anew.
+    options: those that it set, by the path of the object that has them. classes: the names of these objects' classes.
+    hypers: the hyperparameters that it was called with. parts: the wrappers (Part, Local) that it returned, by path; they
+    are not saved, since each `init` brings them anew.
     """
 
     options: Mapping[str, Tree] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)
     hypers: Mapping[str, Any] = field(default_factory=dict)
     parts: Mapping[str, Part | Local] = field(default_factory=dict)
 
     def tree(self) -> Tree:
-        return {"options": dict(self.options), "hypers": dict(self.hypers)}
+        return {"options": dict(self.options), "classes": dict(self.classes), "hypers": dict(self.hypers)}
 
     @classmethod
     def of(cls, saved: Tree) -> Made:
         """What was made then, from what `save` gave."""
-        made = saved.get("made") or {}
-        return cls(made.get("options", {}), made.get("hypers", {}))
+        return cls(**(saved.get("made") or {}))
 
 
 class Changed(NamedTuple):
@@ -62,8 +64,9 @@ class Changed(NamedTuple):
 def made(state: Any, hypers: Mapping[str, Any] | None = None) -> Made:
     """What `init` has set in the state that it just returned, for these hyperparameters."""
     parts = dict(wrappers(state))
-    options = {path: found for path, obj in objects(state, parts) if (found := options_of(obj)) is not None}
-    return Made(options, dict(hypers or {}), parts)
+    at = dict(objects(state, parts))
+    options = {path: found for path, obj in at.items() if (found := options_of(obj)) is not None}
+    return Made(options, {path: type(at[path]).__qualname__ for path in options}, dict(hypers or {}), parts)
 
 
 def wrappers(state: Any, path: str = "state") -> Iterator[tuple[str, Part | Local]]:
@@ -156,8 +159,8 @@ def carry(saved: Tree, then: Tree, now: Tree) -> Tree:
     what was made then), in tuples and lists each by itself; integers stay integers. A learning rate goes by the ratio of its
     base, since a warm-up may begin with 0. Where a ratio has no meaning, the new value is taken. Pure: `saved` is not changed.
     """
-    if then is None or now is None or _same(then, now):
-        return saved if now is None or _same(then, now) else now
+    if _same(then, now):
+        return saved
     if all(isinstance(tree, dict) for tree in (saved, then, now)):
         return _carry_dict(saved, then, now)
     if all(isinstance(tree, list | tuple) for tree in (saved, then, now)) and len(saved) == len(then) == len(now):
@@ -201,8 +204,8 @@ def _scaled(saved: Any, then: Any, now: Any) -> Any:
     if value == then:
         new = now
     else:
-        ratio = now / then if then else math.nan
-        new = value * ratio if math.isfinite(ratio) else now
+        sound = then != 0 and math.isfinite(then) and math.isfinite(now)
+        new = value * (now / then) if sound else now
         if type(value) is int and type(then) is int and type(now) is int:
             new = round(new)
     if is_torch(saved):
@@ -214,7 +217,7 @@ def _is_number(value: Any) -> bool:
     """A number that can be scaled; a tensor of one element is one."""
     if is_torch(value) or isinstance(value, np.generic):
         return value.shape.numel() == 1 if is_torch(value) else bool(np.issubdtype(value.dtype, np.number))
-    return type(value) in (int, float)
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _same(then: Tree, now: Tree) -> bool:

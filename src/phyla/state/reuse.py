@@ -10,8 +10,8 @@ must give the same bits in all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from phyla.checkpoints.leaves import is_array, is_torch
@@ -22,6 +22,7 @@ from phyla.state.options import Made, objects, options_of
 _LEADERS = ("lr", "max_lr", "initial_lr")  # the first of these that is set moves its group's other learning rates
 _FAMILY = ("lr", "initial_lr", "max_lr", "min_lr")
 _SCHEDULER_FAMILY = ("base_lrs", "max_lrs", "_last_lr")
+_RATES = _FAMILY + _SCHEDULER_FAMILY
 
 
 class Ratio(NamedTuple):
@@ -61,14 +62,17 @@ def made_for(
     applied = _call(apply, state, member, live, at) if apply is not None else {}
     options: dict[str, Tree] = {}
     leaders: dict[int, list[Ratio | None]] = {}  # how the rates of each optimizer's groups move, by its id
+    rates = list(_rates(live.options))
     for path in sorted(live.options, key=lambda path: "param_groups" not in live.options[path]):
         known = path in checkpoint.options
         then = checkpoint.options[path] if known else live.options[path]
-        reckoner = _Reckoner(live.hypers, checkpoint.hypers if known else live.hypers, hypers)
-        mine = leaders.get(id(getattr(at.get(path), "optimizer", None)), [ratio for each in leaders.values() for ratio in each])
+        reckoner = _Reckoner(live.hypers, checkpoint.hypers if known else live.hypers, hypers, rates)
+        mine = leaders.get(
+            id(getattr(at.get(path), "optimizer", None)), [ratio for each in leaders.values() for ratio in each]
+        )
         options[path] = reckoner.tree(then, live.options[path], applied.get(path), mine)
         leaders[id(at.get(path))] = reckoner.leaders
-    return Made(options, dict(hypers), live.parts)
+    return replace(live, options=options, hypers=dict(hypers))
 
 
 def _call(
@@ -115,12 +119,14 @@ class _Reckoner:
     """Reckons one object's options.
 
     live, then, now: the hyperparameters that the live object was made for, those that the checkpoint's options were set for,
-    and those to reckon for. leaders: what has moved the learning rates of each of its groups.
+    and those to reckon for. rates: all learning rates that `init` gave the live objects. leaders: what has moved the rates
+    of each of its groups.
     """
 
     live: Mapping[str, Any]
     then: Mapping[str, Any]
     now: Mapping[str, Any]
+    rates: Sequence[Any]
 
     def __post_init__(self) -> None:
         self.leaders: list[Ratio | None] = []
@@ -136,7 +142,7 @@ class _Reckoner:
             return {
                 "param_groups": [self._group(group, live, applied, i) for i, group in enumerate(then["param_groups"])]
             }
-        ratios = self._set(then, live, applied)
+        ratios = self._set(then, live, applied, any(leaders))
         now = {}
         for key in sorted(then, key=lambda key: not _holds_groups(then[key])):
             value = then[key]
@@ -152,15 +158,18 @@ class _Reckoner:
     def _group(self, then: Tree, live: Tree, applied: Tree, place: int) -> Tree:
         """One group of an optimizer."""
         live, applied = (_child(_child(tree, "param_groups"), place) for tree in (live, applied))
-        ratios = self._set(then, _shown(live) if live else None, applied)
+        ratios = self._set(then, _shown(live) if live else None, applied, False)
         leader = next((ratios[key] for key in _LEADERS if key in ratios), None)
         self.leaders.append(leader)
         if leader is not None:
             ratios = {**{key: leader for key in _FAMILY if key in then}, **ratios}
         return {key: ratios[key].of(value) if key in ratios else value for key, value in then.items()}
 
-    def _set(self, then: Tree, live: Tree, applied: Tree) -> dict[str, Ratio]:
-        """What `apply` or a hyperparameter's name sets among these options, and what each is then proportional to."""
+    def _set(self, then: Tree, live: Tree, applied: Tree, led: bool) -> dict[str, Ratio]:
+        """What `apply` or a hyperparameter's name sets among these options, and what each is then proportional to.
+
+        led: the learning rates among them follow something else, unless they are surely set themselves.
+        """
         ratios, doubtful = {}, {}
         for key, value in then.items():
             old = then["initial_lr"] if key == "lr" and "initial_lr" in then else value
@@ -168,27 +177,21 @@ class _Reckoner:
             if after is None or type(value) is dict or _holds_dicts(value):
                 after = before  # nothing that `apply` sets
             if after != before:
-                ratios[key] = self._alias(key, after, live) or Ratio(old, after)
+                ratios[key] = self._alias(key, after, before) or Ratio(old, after)
             elif key in self.now and key in self.then:
                 ratios[key] = Ratio(self.then[key], self.now[key])
-            elif applied is not None and old != before and (alias := self._alias(key, before, live)):
+            elif applied is not None and old != before and (alias := self._alias(key, before, before)):
                 ratios[key] = alias
             elif applied is not None and old != before and self._coincides():
                 doubtful[key] = Ratio(old, before)
-        led = any(key in ratios for key in _LEADERS)
-        return {**{key: ratio for key, ratio in doubtful.items() if not (led and key in _FAMILY)}, **ratios}
+        led = led or any(key in ratios for key in _LEADERS)
+        return {**{key: ratio for key, ratio in doubtful.items() if not (led and key in _RATES)}, **ratios}
 
-    def _alias(self, key: str, value: Any, live: Tree) -> Ratio | None:
-        """The hyperparameter whose very value was set, if the live object's option (or its like) was that one's too."""
-        like = [_child(live, other) for other in (_FAMILY if key in _FAMILY else (key,))]
+    def _alias(self, key: str, value: Any, before: Any) -> Ratio | None:
+        """The hyperparameter whose very value was set, if what `init` gave the live object (or any rate) was that one's too."""
+        like = self.rates if key in _RATES else (before,)
         for name, new in self.now.items():
-            if (
-                name in self.then
-                and name in self.live
-                and type(new) is type(value)
-                and new == value
-                and self.live[name] in like
-            ):
+            if type(new) is type(value) and new == value and name in self.then and self.live.get(name) in like:
                 return Ratio(self.then[name], new)
         return None
 
@@ -196,6 +199,18 @@ class _Reckoner:
         """Whether some hyperparameter is what the live object was made for, and not what the checkpoint was: then an option
         that `apply` seems to have left alone may have been set to what it was."""
         return any(self.live.get(name) == new != self.then.get(name) for name, new in self.now.items())
+
+
+def _rates(options: Any, key: Any = None) -> Iterator[Any]:
+    """All learning rates among some options."""
+    if isinstance(options, Mapping):
+        for name, child in options.items():
+            yield from _rates(child, name)
+    elif isinstance(options, list):
+        for child in options:
+            yield from _rates(child, key)
+    elif key in _RATES:
+        yield options
 
 
 def _child(tree: Tree, key: Any) -> Tree:

@@ -18,13 +18,15 @@ from phyla.state.parts import Local, Part, pick_up
 
 
 def save(state: Any, made: Made | None = None) -> Tree:
-    """What a checkpoint holds: {"state": the tree of this state, "made": what `init` had set in it}.
+    """What a checkpoint holds: {"state": the tree of this state, "made": what `init` had set in it, "evaluating": …}.
 
+    evaluating: by path, the places of submodules that are not in training mode, which their state_dict() does not say.
     Raises StateError for a part of the state that cannot be saved.
     """
-    parts = made.parts if made else {}
-    tree = _tree(state, "state", parts, 0)
-    return {"state": None if tree is _NOTHING else tree, "made": made.tree() if made else {}}
+    saver = _Saver(made.parts if made else {})
+    tree = saver.tree(state, "state", 0)
+    saved = {"state": None if tree is _NOTHING else tree, "made": made.tree() if made else {}}
+    return {**saved, "evaluating": saver.evaluating} if saver.evaluating else saved
 
 
 def saved_state(saved: Tree) -> Tree:
@@ -35,53 +37,67 @@ def saved_state(saved: Tree) -> Tree:
 _NOTHING = object()  # a Local: not saved
 
 
-def _tree(value: Any, path: str, parts: Mapping[str, Part | Local], depth: int) -> Tree:
-    part = value if isinstance(value, Part | Local) else parts.get(path)
-    if isinstance(part, Local):
-        return _NOTHING
-    if isinstance(part, Part):
-        return _part(part, value.obj if value is part else value, path, depth)
-    if kinds.is_scalar(value) or is_array(value):
-        return value
-    if kinds.is_stateful(value):
+class _Saver:
+    def __init__(self, parts: Mapping[str, Part | Local]):
+        self.parts = parts
+        self.evaluating: dict[str, list[int]] = {}
+
+    def tree(self, value: Any, path: str, depth: int) -> Tree:
+        part = value if isinstance(value, Part | Local) else self.parts.get(path)
+        if isinstance(part, Local):
+            return _NOTHING
+        if isinstance(part, Part):
+            return self.part(part, value.obj if value is part else value, path, depth)
+        return self.bare(value, path, depth)
+
+    def bare(self, value: Any, path: str, depth: int) -> Tree:
+        if kinds.is_scalar(value) or is_array(value):
+            return value
+        if kinds.is_stateful(value):
+            return self.stateful(value, path)
+        if kinds.is_random(value):
+            return _generator(value)
+        node = kinds.take_apart(value)
+        if node is None:
+            if kinds.is_plain(value):
+                return value  # sets and deques
+            raise kinds.unsavable(path, value)
+        if depth > kinds.MAX_DEPTH:
+            raise too_deep(path)
+        return self.children(node, path, depth)
+
+    def stateful(self, value: Any, path: str) -> Tree:
+        if kinds.is_module(value):
+            evaluating = [place for place, module in enumerate(value.modules()) if not module.training]
+            if evaluating:
+                self.evaluating[path] = evaluating
         return value.state_dict()
-    if kinds.is_random(value):
-        return _generator(value)
-    node = kinds.take_apart(value)
-    if node is None:
-        if kinds.is_plain(value):
-            return value  # sets and deques
-        raise kinds.unsavable(path, value)
-    if depth > kinds.MAX_DEPTH:
-        raise StateError(f"{path[:60]}… is nested deeper than {kinds.MAX_DEPTH} levels, or contains itself")
-    return _children(node, path, parts, depth)
+
+    def children(self, node: kinds.Node, path: str, depth: int) -> Tree:
+        keys: list[Any] = []
+        trees: list[Tree] = []
+        for step, key, child in zip(node.steps, node.keys, node.children, strict=True):
+            tree = self.tree(child, path + step, depth + 1)
+            if tree is not _NOTHING:
+                keys.append(key)
+                trees.append(tree)
+            elif isinstance(node.keys, range):
+                trees.append(None)  # the places in a list stay what they are
+        return node.saved(keys, trees)
+
+    def part(self, part: Part, obj: Any, path: str, depth: int) -> Tree:
+        try:
+            got = part.get(obj)
+        except TypeError as error:
+            if part.get is vars:
+                what = f"{path}: {kinds.type_name(obj)} has no attributes ({error}): give Part a get and a set"
+                raise StateError(what) from None
+            raise
+        return pick_up(got, path) if isinstance(got, Path) else self.bare(got, path, depth + 1)
 
 
-def _children(node: kinds.Node, path: str, parts: Mapping[str, Part | Local], depth: int) -> Tree:
-    keys: list[Any] = []
-    trees: list[Tree] = []
-    for step, key, child in zip(node.steps, node.keys, node.children, strict=True):
-        tree = _tree(child, path + step, parts, depth + 1)
-        if tree is not _NOTHING:
-            keys.append(key)
-            trees.append(tree)
-        elif isinstance(node.keys, range):
-            trees.append(None)  # the places in a list stay what they are
-    return node.saved(keys, trees)
-
-
-def _part(part: Part, obj: Any, path: str, depth: int) -> Tree:
-    try:
-        got = part.get(obj)
-    except TypeError as error:
-        if part.get is vars:
-            raise StateError(
-                f"{path}: {kinds.type_name(obj)} has no attributes ({error}): give Part a get and a set"
-            ) from None
-        raise
-    if isinstance(got, Path):
-        return pick_up(got, path)
-    return _tree(got, path, {}, depth + 1)
+def too_deep(path: str) -> StateError:
+    return StateError(f"{path[:60]}… is nested deeper than {kinds.MAX_DEPTH} levels, or contains itself")
 
 
 def _generator(generator: Any) -> Tree:
@@ -110,7 +126,7 @@ def _check(value: Any, path: str, parts: Mapping[str, Part | Local], depth: int)
             raise kinds.unsavable(path, value)
         return
     if depth > kinds.MAX_DEPTH:
-        raise StateError(f"{path[:60]}… is nested deeper than {kinds.MAX_DEPTH} levels, or contains itself")
+        raise too_deep(path)
     for step, child in zip(node.steps, node.children, strict=True):
         _check(child, path + step, parts, depth + 1)
 

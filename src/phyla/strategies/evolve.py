@@ -31,8 +31,8 @@ class Evolve:
     inherit: Literal["both", "weights", "hypers"] = "both"
 
     def __call__(self, view: View, member: int, rng: np.random.Generator) -> Decision:
-        own = view.newest(member)
-        assert own is not None  # a member is ready only after a report
+        own = view.restorable(member)  # where it stands; what is left of it, if that checkpoint was lost
+        assert own is not None  # decide.py sees to it
         donor = self.exploit(view, member, rng) if self.exploit is not None else None
         if donor is None:
             return Decision(KEEP, own.hypers)

@@ -1,14 +1,14 @@
 """What every store of checkpoints must do. A third party's store passes these tests too:
 
-    class TestMyStore(CheckpointsConformance):
-        def open(self):
-            return MyStore(self.path)
+class TestMyStore(CheckpointsConformance):
+    def open(self):
+        return MyStore(self.path)
 
-        def raw(self, file):
-            return (self.path / file).read_bytes()
+    def raw(self, file):
+        return (self.path / file).read_bytes()
 
-        def put(self, file, data):
-            (self.path / file).write_bytes(data)
+    def put(self, file, data):
+        (self.path / file).write_bytes(data)
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from phyla.checkpoints import Checkpoints, file_name
 from phyla.errors import CheckpointError, StateError
 from phyla.events import Checkpoint
 
-TREE: dict[str, Any] = {"w": np.arange(6.0).reshape(2, 3), "step": 3, "names": ["a", ("b", None)], 0: b"bytes"}
+TREE: dict[Any, Any] = {"w": np.arange(6.0).reshape(2, 3), "step": 3, "names": ["a", ("b", None)], 0: b"bytes"}
 FILE = file_name(0, 2)
 FORBIDDEN = (
-    "", ".", "..", "../m0-2.safetensors", "m0-2.safetensors/..", "/etc/passwd", "m0-2", "m0-2.safetensors.tmp", "m-1-2.safetensors",
-    "m0-2.safetensors\n", "m0-2.safetensors\0", "%2e%2e/m0-2.safetensors", "M0-2.safetensors", "a/m0-2.safetensors", "m٣-2.safetensors",
+    "", ".", "..", "../m0-2.safetensors", "m0-2.safetensors/..", "/etc/passwd", "m0-2", "m0-2.safetensors.tmp",
+    "m-1-2.safetensors", "m0-2.safetensors\n", "m0-2.safetensors\0", "%2e%2e/m0-2.safetensors", "M0-2.safetensors",
+    "a/m0-2.safetensors", "m٣-2.safetensors",
 )  # fmt: skip
 
 

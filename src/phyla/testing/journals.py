@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
@@ -36,6 +36,9 @@ from phyla.events import (
 )
 from phyla.journal import Journal
 from phyla.settings import Settings
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 Opener: TypeAlias = Callable[[], Journal]
 UNICODE = 'ünï – 日本語 – 🦠 – e\u0301 – \u202e – "quoted" – \\ – \n\r\t\0 – \u2028'
@@ -394,7 +397,7 @@ def one_of_each() -> list[Event]:
 # --- other processes --------------------------------------------------------------------------------------------------
 
 
-def processes() -> multiprocessing.context.BaseContext:
+def processes() -> ForkServerContext | SpawnContext:
     """How tests start processes: from a small server where there is one, since each spawned one imports for a second."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
