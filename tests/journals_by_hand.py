@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from phyla.checkpoints import file_name
+from phyla.decide import decide
 from phyla.events import (
     RUN,
     Born,
@@ -35,6 +36,7 @@ from phyla.events import (
 from phyla.record import Record
 from phyla.settings import Settings
 from phyla.space import Float, Hypers, Int, Space, describe
+from phyla.strategies.contract import Strategy
 from phyla.view import View
 
 SPACE: Space = {"lr": Float(1e-4, 1.0), "units": Int(1, 64), "depth": Int(1, 8, structural=True)}
@@ -134,6 +136,24 @@ class Story:
     ) -> Record:
         """A whole turn."""
         self.claim(member, source, **claim)
+        return self.report(member, score)
+
+    def decide(self, member: int, strategy: Strategy) -> Claimed:
+        """The member is claimed as the strategy decides."""
+        choice = decide(self.view, member, strategy)
+        return self.claim(
+            member,
+            choice.source,
+            hypers=choice.hypers,
+            donor=choice.donor,
+            ready=choice.ready,
+            replaced=choice.replaced,
+            notes=choice.notes,
+        )
+
+    def turn(self, member: int, score: float | None, strategy: Strategy) -> Record:
+        """A whole turn, as the strategy decides."""
+        self.decide(member, strategy)
         return self.report(member, score)
 
     def generation(self, *scores: float | None) -> list[Record]:

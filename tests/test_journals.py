@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from phyla.errors import Conflict, JournalError
-from phyla.events import FORMAT, Born, decode, encode
+from phyla.events import FORMAT, Born, encode
 from phyla.journal import Journal, directory, disk, sqlite
 from phyla.journal.directory import DirectoryJournal
 from phyla.journal.memory import MemoryJournal
@@ -506,6 +506,23 @@ def test_a_foreign_writer_is_waited_for(journal: SqliteJournal, path: Path, seco
         timer.join()
 
 
+def test_one_turn_at_a_time_between_threads_and_processes(tmp_path: Path) -> None:
+    mine, others = Turn(tmp_path / "lock"), Turn(tmp_path / "lock")
+    inside = []
+
+    def take(turn: Turn) -> None:
+        for _ in range(50):
+            with turn.within(30):
+                inside.append(1)
+                assert len(inside) == 1
+                time.sleep(0.0002)
+                inside.pop()
+
+    with ThreadPoolExecutor(4) as pool:
+        for taken in [pool.submit(take, turn) for turn in (mine, mine, others, others)]:
+            taken.result(timeout=60)
+
+
 def test_a_lock_file_that_was_removed_is_made_again(journal: SqliteJournal, path: Path) -> None:
     lock = path.with_suffix(".lock")
     journal.append(born(0))
@@ -918,8 +935,29 @@ def test_a_directory_that_cannot_be_written_can_be_read(
     assert content(tmp_path) == before
 
 
+def test_a_writer_is_not_opened_beside_a_reader_of_its_own_process(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite lets connections of a process share what one of them has mapped: the writer's would be read-only for ever."""
+    killed_writer(path)
+    connected = threading.Event()
+    connect = sqlite._connect
+
+    def connect_and_linger(path: Path, mode: str) -> sqlite3.Connection:
+        connection = connect(path, mode)
+        if "readonly_shm" in mode and not connected.is_set():
+            connection.execute("SELECT count(*) FROM events").fetchall()
+            connected.set()
+            time.sleep(0.3)
+        return connection
+
+    monkeypatch.setattr(sqlite, "_connect", connect_and_linger)
+    thread, _ = in_background(lambda: SqliteJournal(path, readonly=True))
+    connected.wait(5)
+    with closing(SqliteJournal(path)) as journal:
+        assert journal.append(born(7)) == 4
+    thread.join()
+
+
 def test_readers_and_writers_that_come_and_go_in_one_process(path: Path) -> None:
-    """SQLite lets connections of a process share what one of them has mapped, even if that is read-only."""
     SqliteJournal(path).close()
     ended = threading.Event()
 
@@ -1086,19 +1124,19 @@ def test_a_file_that_stays_invisible_is_an_error(folder: Path, monkeypatch: pyte
         journal.append(born(0))
 
 
-def test_an_interrupt_while_reading_a_file_is_made_good(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_reading_a_file_is_made_good(folder: Path) -> None:
     journal, reader = DirectoryJournal(folder), DirectoryJournal(folder)
     journal.append(born(0))
+    assert len(reader.read(0)) == 1
     journal.append(born(1), born(2))
 
-    def interrupted(line: bytes) -> Any:
-        event = decode(line)
-        if event.member == 2:
-            raise KeyboardInterrupt
-        return event
+    class Interrupting(dict[Any, Any]):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            if key == (1, 1):
+                raise KeyboardInterrupt
+            super().__setitem__(key, value)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(directory, "decode", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            reader.read(0)
-    assert [recorded.position for recorded in reader.read(0)] == [1, 2, 3]
+    reader._facts.held = Interrupting(reader._facts.held)
+    with pytest.raises(KeyboardInterrupt):
+        reader.read(0)
+    assert reader.read(0) == journal.read(0)

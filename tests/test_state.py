@@ -572,6 +572,11 @@ def test_locals_stay_and_are_never_saved():
     assert loaded["w"].tolist() == [1, 1]
     assert len(made_here) == 2
 
+    another = ps.unwrap(live, {}, made)  # the same live objects, for another member
+    assert another["buffer"] is made_here[2]
+    assert another["envs"] == [made_here[3], 1]
+    assert ps.unwrap(another, kept, made)["buffer"] is made_here[0]
+
 
 # Errors
 

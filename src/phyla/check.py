@@ -135,7 +135,8 @@ class _Turns:
                 finding.cause = (
                     f"reuse=True keeps the objects of one member for all, and {names} is taken by init alone"
                 )
-                finding.advice = f"set {names} in apply: member.state(init, reuse=True, apply=lambda state, member: …); or leave reuse out"
+                apply = "member.state(init, reuse=True, apply=lambda state, member: …)"
+                finding.advice = f"set {names} in apply, {apply}; or leave reuse out"
                 return
         changed = [name for name, value in self._variables().items() if name in before and value != before[name]]
         if changed:

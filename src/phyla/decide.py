@@ -11,7 +11,7 @@ from phyla.events import Claimed, Ref
 from phyla.randomness import Purpose
 from phyla.record import Record
 from phyla.space import Hypers
-from phyla.strategies.contract import FRESH, KEEP, Decision, Strategy
+from phyla.strategies.contract import FRESH, KEEP, Decision, Strategy, Weights
 from phyla.strategies.evolve import Evolve
 from phyla.strategies.perturb import Perturb
 from phyla.strategies.truncation import Truncation
@@ -79,8 +79,14 @@ def _rng(view: View, member: int) -> Any:
 
 def _choice(view: View, decision: Decision, own: Record | None, ready: bool, replaced: bool) -> Choice:
     weights = own if decision.weights is KEEP else None if decision.weights is FRESH else decision.weights
-    if weights is not None and not isinstance(weights, Record):
+    if not isinstance(decision.weights, Weights | Record):
         raise SettingsError(f"a strategy decided on weights {weights!r}; expected KEEP, FRESH or a report")
+    assert not isinstance(weights, Weights)
+    if weights is not None and weights is not own and (weights.void or not weights.available):
+        raise SettingsError(
+            f"a strategy decided on the weights of {weights!r}, whose checkpoint is not kept any more; choose among "
+            "view.peers(member), or name in retain(view) what else may be asked for"
+        )
     donor = decision.donor if decision.donor is not None else weights if weights is not own else None
     return Choice(
         hypers=_within(view, decision.hypers, weights),

@@ -25,6 +25,7 @@ class Leaver(Protocol):
 
 
 _watched: weakref.WeakSet[Leaver] = weakref.WeakSet()
+_timers: weakref.WeakKeyDictionary[Leaver, threading.Timer] = weakref.WeakKeyDictionary()
 
 
 def watch(population: Leaver) -> None:
@@ -40,6 +41,7 @@ def leave(population: Leaver) -> None:
     """The loop over this population was left in the middle of a turn."""
     timer = threading.Timer(SETTLE_SECONDS, population.depart, ("given_back",))
     timer.daemon = False
+    _timers[population] = timer
     timer.start()
 
 
@@ -47,9 +49,13 @@ _previous_hook = sys.excepthook
 
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    _previous_hook(kind, error, trace)  # the user's own traceback comes first
-    for population in list(_watched):
-        if isinstance(error, Exception):
-            population.depart("raised", f"{kind.__name__}: {error}"[:500])
-        else:
-            population.depart("given_back")
+    for timer in list(_timers.values()):
+        timer.cancel()  # it is on its way no longer: this is the top
+    try:
+        _previous_hook(kind, error, trace)  # the user's own traceback comes first
+    finally:
+        for population in list(_watched):
+            if isinstance(error, Exception):
+                population.depart("raised", f"{kind.__name__}: {error}"[:500])
+            else:
+                population.depart("given_back")

@@ -62,6 +62,7 @@ class Member(Newborn):
         self._live: Live | None = None
         self.read_by_init: set[str] = set()
         self.ended = False  # reported, or given up
+        self.failed: str | None = None  # why it was given up
 
     def state(
         self,
@@ -81,7 +82,7 @@ class Member(Newborn):
         Raises StateError if something in the state cannot be saved, or what was saved does not fit.
         """
         if self.ended:
-            raise LoopError(f"member {self.id} was asked for its state after its report: ask once, before training")
+            raise LoopError(f"member {self.id} {self._ending()}: ask for the state once, before training")
         if apply is not None and not reuse:
             raise LoopError("state(apply=…) goes with reuse=True: without it, init runs again for new hyperparameters")
         if self._live is None:
@@ -120,9 +121,7 @@ class Member(Newborn):
         (modules, optimizers). steps: trained in this interval, in your own unit. metrics: more numbers for the record.
         """
         if self.ended:
-            raise LoopError(
-                f"member {self.id} has reported interval {self.interval} already: report once for each turn"
-            )
+            raise LoopError(f"member {self.id} {self._ending()}: report once for each turn")
         population, settings = self._population, self._population.view.settings
         parsed = _score.parse(score, settings.metric, metrics)
         trained = _score.check_steps(steps)
@@ -136,6 +135,13 @@ class Member(Newborn):
         self._check_effect(live)
         self.ended = True
         population.publish(self._claim, live, Outcome(value, parsed.samples, parsed.metrics, trained))
+
+    def _ending(self) -> str:
+        if self.failed is None:
+            return f"has reported interval {self.interval} already"
+        if self.failed == "given_back":
+            return f"was given back in interval {self.interval}, when the loop was left or another member was claimed"
+        return f"has failed in interval {self.interval} ({self.failed})"
 
     def _settle(self, state: Any) -> Live:
         """What is to be saved."""

@@ -116,7 +116,8 @@ class Population:
         self._complaints: set[str] = set()
         self._failures: Counter[int] = Counter()  # of each member since its last report, in this process
         self._departed: Member | None = None
-        self._found_finished = False
+        self._current: Member | None = None  # the newest that was claimed
+        self._found_finished = self._summed_up = False
         self._deadline: float | None = None
         self._last_publisher = False
         _never_used.add(self)
@@ -147,6 +148,8 @@ class Population:
         with self._turn:
             worker = self._join()
             self.depart("given_back")
+            if self._current is not None and not self._current.ended:
+                self._fail(self._current, "given_back")  # this process trains one at a time
             if self._found_finished:
                 log.warning("%s", finished_line(self.run))
                 return None
@@ -165,7 +168,8 @@ class Population:
             if claim is None:
                 self._end()
                 return None
-            return Member(self, claim)
+            self._current = Member(self, claim)
+            return self._current
 
     def publish(self, claim: Claim, live: Live, outcome: Outcome) -> None:
         """Saves and reports a member's interval (`Member.report` calls this)."""
@@ -214,7 +218,7 @@ class Population:
 
     def _fail(self, member: Member, why: Any, error: str | None = None) -> None:
         with self._turn:
-            member.ended = True
+            member.ended, member.failed = True, why
             if self._worker is not None:
                 self._worker.fail(why, error)
 
@@ -249,8 +253,12 @@ class Population:
         self.close()
         if self._progress is not None:
             self._progress.close()
-        if self.view.finished and not self._found_finished and self._arguments.progress is not False:
-            print(summary(self.run, whole=self._last_publisher), file=sys.stderr, flush=True)
+        if self._summed_up:
+            log.warning("%s", finished_line(self.run))
+        elif self.view.finished and not self._found_finished:
+            self._summed_up = True
+            if self._arguments.progress is not False:
+                print(summary(self.run, whole=self._last_publisher), file=sys.stderr, flush=True)
 
     # What it came to ------------------------------------------------------------------------------------------------
 
@@ -315,7 +323,7 @@ class Population:
             raise StateError(message)
         if key not in self._complaints:
             self._complaints.add(key)
-            warnings.warn(message, PhylaWarning, stacklevel=3)
+            warnings.warn(message, PhylaWarning, stacklevel=4)  # the script, beyond report
 
     def use_threads(self) -> None:
         """Limits the threads of numeric libraries to what the run has recorded."""

@@ -157,8 +157,9 @@ class States:
         """What `init` alone sets is not set again here, so only that counts as new which it had made otherwise."""
         if tree is None:
             tree = self._make(turn.newborn(), claim, None, init).save()
-        made = _state.made_for(reused.state, self._reused_made, tree, claim.hypers, apply, turn)
-        state, changes = _state.load(reused.state, tree, made)
+        state = _state.unwrap(reused.state, self._locals.setdefault(claim.member, {}), self._reused_made)
+        made = _state.made_for(state, self._reused_made, tree, claim.hypers, apply, turn)
+        state, changes = _state.load(state, tree, made)
         fresh = {name for name, value in claim.hypers.items() if value != self._reused_made.hypers[name]}
         return Live(state, made, changes, fresh - self.set_by_name())
 

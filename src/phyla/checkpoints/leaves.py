@@ -113,16 +113,23 @@ def restore(framework: str, tag: dict[str, Any], code: str, shape: Sequence[int]
 
 
 def _store_numpy(array: np.ndarray[Any, Any]) -> Leaf:
-    dtype = array.dtype
-    flat: Buffer = b""
-    if array.nbytes and not dtype.hasobject:
-        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-    code = _NUMPY.get(dtype.str)
+    code = _NUMPY.get(array.dtype.str)
+    if code is None and array.dtype.name == "bfloat16":
+        code = "BF16"
     if code is not None:
-        return Leaf({}, code, array.shape, flat, array.nbytes)
-    if dtype.name == "bfloat16":
-        return Leaf({}, "BF16", array.shape, flat, array.nbytes)
-    return Leaf({"dtype": spell(dtype), "shape": array.shape}, "U8", (array.nbytes,), flat, array.nbytes)
+        return Leaf({}, code, array.shape, _flat(array), array.nbytes)
+    tag = {"dtype": spell(array.dtype), "shape": array.shape}
+    return Leaf(tag, "U8", (array.nbytes,), _flat(array), array.nbytes)
+
+
+def _flat(array: np.ndarray[Any, Any]) -> Buffer:
+    """An array's bytes; its own memory, if that is contiguous."""
+    if not array.nbytes:
+        return b""
+    try:
+        return memoryview(array).cast("B")  # type: ignore[arg-type, unused-ignore]  # before Python 3.12
+    except (TypeError, ValueError):  # not contiguous, or of a dtype that has no buffer
+        return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def spell(dtype: np.dtype[Any]) -> str:
@@ -178,15 +185,14 @@ def _store_torch(tensor: torch.Tensor) -> Leaf:
     if tensor.is_quantized or tensor.is_meta or hasattr(tensor, "full_tensor"):
         raise Unstorable("it is quantized, distributed or without data; save plain tensors instead")
     name, shape = str(tensor.dtype).removeprefix("torch."), tensor.shape
-    tensor = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
     if name not in _KNOWN_TO_NUMPY:
-        tensor = tensor.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.itemsize])
-    size = tensor.nbytes
-    flat = tensor.numpy().reshape(-1).view(np.uint8).data if size else b""
-    code = _TORCH.get(name)
-    if code is not None:
-        return Leaf({}, code, shape, flat, size)
-    return Leaf({"dtype": name, "shape": list(shape)}, "U8", (size,), flat, size)
+        wide = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+        tensor = tensor.contiguous().view(wide[tensor.itemsize])
+    array = tensor.numpy()
+    if name in _TORCH:
+        return Leaf({}, _TORCH[name], shape, _flat(array), array.nbytes)
+    return Leaf({"dtype": name, "shape": list(shape)}, "U8", (array.nbytes,), _flat(array), array.nbytes)
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -7,7 +7,7 @@ arrays and immutable containers are built anew; plain values come back as saved.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,13 +150,18 @@ class _Loader:
         return obj
 
     def container(self, live: Any, node: kinds.Node, saved: Tree, path: str) -> Any:
-        in_order = isinstance(node.keys, range)
-        expected: tuple[type, ...] = (list, tuple) if in_order else (dict,)
-        if not isinstance(saved, expected):
-            raise mismatch(path, saved, live)
-        if len(saved) != len(node.children) if in_order else saved.keys() != set(node.keys) and _is_table(live, saved):
-            return self.plain(live, saved, path)
-        trees = saved if in_order else self.by_key(live, node, saved, path)
+        if isinstance(node.keys, range):
+            if not isinstance(saved, list | tuple):
+                raise mismatch(path, saved, live)
+            if len(saved) != len(node.children):
+                return self.plain(live, saved, path)
+            trees: Sequence[Tree] = saved
+        else:
+            if not isinstance(saved, dict):
+                raise mismatch(path, saved, live)
+            if saved.keys() != set(node.keys) and _is_table(live, saved):
+                return self.plain(live, saved, path)
+            trees = self.by_key(live, node, saved, path)
         paths = [path + step for step in node.steps]
         return rebuilt(live, node, [self.value(*each) for each in zip(node.children, trees, paths, strict=True)])
 

@@ -11,7 +11,7 @@ must give the same bits in all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from phyla.checkpoints.leaves import is_array, is_torch
@@ -33,7 +33,7 @@ class Ratio(NamedTuple):
 
     def of(self, value: Any) -> Any:
         """What a value becomes: `new` exactly where it was `old`; itself where a ratio has no meaning."""
-        if type(value) is type(self.old) and value == self.old:
+        if value == self.old and (type(value) is bool) == (type(self.old) is bool):
             return self.new
         if type(value) in (list, tuple):
             return type(value)(map(self.of, value))
@@ -127,9 +127,7 @@ class _Reckoner:
     then: Mapping[str, Any]
     now: Mapping[str, Any]
     rates: Sequence[Any]
-
-    def __post_init__(self) -> None:
-        self.leaders: list[Ratio | None] = []
+    leaders: list[Ratio | None] = field(default_factory=list)
 
     def tree(self, then: Tree, live: Tree, applied: Tree, leaders: Sequence[Ratio | None]) -> Tree:
         """The options now. then, live, applied: those of the checkpoint, of the live object, and as `apply` left them."""
@@ -180,6 +178,8 @@ class _Reckoner:
                 ratios[key] = self._alias(key, after, before) or Ratio(old, after)
             elif key in self.now and key in self.then:
                 ratios[key] = Ratio(self.then[key], self.now[key])
+            elif key in self.now and key in self.live:  # the checkpoint is of a run that did not know this name
+                ratios[key] = Ratio(old, Ratio(self.live[key], self.now[key]).of(before))
             elif applied is not None and old != before and (alias := self._alias(key, before, before)):
                 ratios[key] = alias
             elif applied is not None and old != before and self._coincides():

@@ -131,29 +131,30 @@ def _check(value: Any, path: str, parts: Mapping[str, Part | Local], depth: int)
         _check(child, path + step, parts, depth + 1)
 
 
-def unwrap(state: Any, kept: dict[str, Any] | None = None) -> Any:
+def unwrap(state: Any, kept: dict[str, Any] | None = None, made: Made | None = None) -> Any:
     """The state as the user's loop sees it: each Part's object and each Local's in the place of its wrapper.
 
-    kept: what this process holds for this member's Locals, by path; what is missing is made, and put there.
+    kept: what this process holds for this member's Locals, by path; what is missing is made, and put there. made: for a
+    state that was unwrapped before; its Locals are exchanged for those of another member.
     """
-    return _unwrap(state, "state", {} if kept is None else kept, 0)
+    return _unwrap(state, "state", {} if kept is None else kept, made.parts if made else {}, 0)
 
 
-def _unwrap(value: Any, path: str, kept: dict[str, Any], depth: int) -> Any:
-    if isinstance(value, Part):
-        return value.obj
-    if isinstance(value, Local):
+def _unwrap(value: Any, path: str, kept: dict[str, Any], parts: Mapping[str, Part | Local], depth: int) -> Any:
+    part = value if isinstance(value, Part | Local) else parts.get(path)
+    if isinstance(part, Part):
+        return value.obj if value is part else value
+    if isinstance(part, Local):
         if path not in kept:
-            kept[path] = value.make()
+            kept[path] = part.make()
         return kept[path]
     if kinds.is_scalar(value) or is_array(value) or kinds.is_stateful(value) or depth > kinds.MAX_DEPTH:
         return value
     node = kinds.take_apart(value)
     if node is None:
         return value
-    changed = [
-        _unwrap(child, path + step, kept, depth + 1) for step, child in zip(node.steps, node.children, strict=True)
-    ]
+    pairs = zip(node.steps, node.children, strict=True)
+    changed = [_unwrap(child, path + step, kept, parts, depth + 1) for step, child in pairs]
     return rebuilt(value, node, changed)
 
 

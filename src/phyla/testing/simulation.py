@@ -7,6 +7,7 @@ tear a file. Time is virtual. A seed fixes everything, so a failure can be run a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from phyla.checkpoints import Checkpoints, file_name
 from phyla.checkpoints.memory import MemoryCheckpoints
 from phyla.doctor import Problem, examine
 from phyla.errors import JournalError, PhylaError
-from phyla.events import RUN, Born, Created, Event, Recorded
+from phyla.events import RUN, Born, Created, Event, Recorded, as_json_number
 from phyla.journal import Journal
 from phyla.journal.memory import MemoryJournal
 from phyla.randomness import Purpose
@@ -121,6 +122,9 @@ class Simulation:
     cohort: int = 1
     span: int = 1
     run_seed: int = 0  # of the run, as `Population(seed=)`
+    space: Space = field(default_factory=lambda: SPACE)
+    diverges: int = 0  # one state in so many scores NaN (0: none does), whoever trains it
+    settings: dict[str, Any] = field(default_factory=dict)  # more of the run's, as in Settings
     strategy: Strategy = field(default_factory=lambda: Evolve(Truncation(0.25), Perturb()))
     worker_type: type[Worker] = Worker
     max_steps: int = 200_000
@@ -136,21 +140,19 @@ class Simulation:
         self.torn: set[str] = set()
         self.counts = {"crash": 0, "freeze": 0, "give_back": 0, "lost_answer": 0, "lost": 0, "tear": 0}
         self.problems: list[Problem] = []
-        self._eye = View()
+        self._eye = View(getattr(self.strategy, "retain", None))
+        given: dict[str, Any] = {"max_lead": self.max_lead, "keep": self.keep, "ready": self.ready, "max_lost": 10_000}
         settings = Settings(
             seed=self.run_seed,
-            space=describe(SPACE),
+            space=describe(self.space),
             size=self.members,
             intervals=self.intervals,
-            max_lead=self.max_lead,
-            keep=self.keep,
-            ready=self.ready,
-            max_lost=10_000,
+            **{**given, **self.settings},
         )
         born = []
         for m in range(self.members):
             rng = randomness.generator(self.run_seed, m, 0, Purpose.BIRTH, 0)
-            born.append(Born(member=m, seq=1, hypers=draw(SPACE, rng)))
+            born.append(Born(member=m, seq=1, hypers=draw(self.space, rng)))
         self.journal.append(Created(member=RUN, seq=1, run="simulation", version="0", settings=settings), *born)
         for _ in range(self.workers):
             self._start()
@@ -205,7 +207,7 @@ class Simulation:
                 stacked = len(states) > 1
                 tree = {"x": np.array(states) if stacked else np.array(states[0])}
                 outcomes = [
-                    Outcome(float(x % 1009), steps=event.span) for x, event in zip(states, claim.events, strict=True)
+                    Outcome(self._score(x), steps=event.span) for x, event in zip(states, claim.events, strict=True)
                 ]
                 if (yield from worker.publish(claim, tree, outcomes)):
                     for x, event in zip(states, claim.events, strict=True):
@@ -232,6 +234,9 @@ class Simulation:
             for number in (seed, *(hash(v) for v in event.hypers.values())):
                 x = (x * 6364136223846793005 + number + 1442695040888963407) % 2**53
         return x
+
+    def _score(self, x: int) -> float:
+        return math.nan if self.diverges and x // 1009 % self.diverges == 0 else float(x % 1009)
 
     # The scheduler --------------------------------------------------------------------------------------------------
 
@@ -263,7 +268,8 @@ class Simulation:
 
     def _step(self) -> None:
         self.now += float(self.rng.exponential(0.05))
-        ready = [life for life in self.lives if life.steps is not None and self._runnable(life)]
+        position = self.view.position
+        ready = [life for life in self.lives if life.steps is not None and self._runnable(life, position)]
         if not ready:
             self.now += 1.0
             if sum(life.steps is not None for life in self.lives) == 0:
@@ -280,11 +286,11 @@ class Simulation:
             life.asleep, life.asleep_until = step, self.now + step.seconds
         self._strike(life, step)
 
-    def _runnable(self, life: Life) -> bool:
+    def _runnable(self, life: Life, position: int) -> bool:
         if life.frozen_until > self.now:
             return False
         if life.asleep is not None:
-            if self.now < life.asleep_until and self.view.position <= life.asleep.after:
+            if self.now < life.asleep_until and position <= life.asleep.after:
                 return False
             life.asleep = None
         return True
@@ -331,7 +337,13 @@ def outcome(view: View) -> dict[tuple[int, int], tuple[Any, ...]]:
         return (ref[0], view.records[ref].interval) if ref is not None else None
 
     return {
-        (r.id, r.interval): (r.checkpoint.digest, r.score, tuple(r.hypers.items()), place(r.source), place(r.donor))
+        (r.id, r.interval): (
+            r.checkpoint.digest,
+            as_json_number(r.score),
+            tuple(r.hypers.items()),
+            place(r.source),
+            place(r.donor),
+        )
         for history in view.history
         for r in history
     }

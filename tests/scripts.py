@@ -1,0 +1,80 @@
+"""Users' scripts, run as users run them: each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def write(folder: Path, source: str, name: str = "script.py") -> Path:
+    """A script in this folder."""
+    path = folder / name
+    path.write_text(textwrap.dedent(source))
+    return path
+
+
+def start(script: Path, *args: object, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Starts a script in its own folder."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+    return subprocess.Popen(
+        [sys.executable, str(script), *map(str, args)],
+        cwd=script.parent,
+        env={key: value for key, value in environment.items() if key != "PHYLA_FAILPOINT" or key in (env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Waits for a script's end; one that does not end is killed, and fails the test."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"not finished after {timeout} s\n{out[-2000:]}\n{err[-4000:]}") from None
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run(script: Path, *args: object, env: Mapping[str, str] | None = None, timeout: float = 60):
+    """Runs a script to its end, whatever that is."""
+    return finish(start(script, *args, env=env), timeout)
+
+
+def succeed(script: Path, *args: object, env: Mapping[str, str] | None = None, timeout: float = 60):
+    """Runs a script that must end well."""
+    done = run(script, *args, env=env, timeout=timeout)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def together(
+    script: Path, count: int, *args: object, timeout: float = 60
+) -> Sequence[subprocess.CompletedProcess[str]]:
+    """Runs several processes of one script at the same time."""
+    started = [start(script, *args) for _ in range(count)]
+    return [finish(process, timeout) for process in started]
+
+
+def until(condition: Callable[[], object], timeout: float = 20) -> object:
+    """Waits for something to become true, and returns it."""
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout} s"
+        time.sleep(0.01)
+    return result
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Ends it as the kernel would, and collects it."""
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
