@@ -11,7 +11,7 @@ help:  ## this list
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "phyla needs Python 3.11 or newer, this is %s" % sys.version)'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { apt-get update -qq && apt-get install -qq -y python3-venv && $(PYTHON) -m venv $(VENV); }
 	PIP_CONSTRAINT= $(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==$(shell sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[torch,jax,plot,dev]"
 	touch $@

@@ -1234,58 +1234,58 @@ def test_primary_is_known_only_after_the_end():
 
 ONCE = """
     import os, sys, time, pathlib, numpy as np, phyla
-    population = phyla.Population("run", {"lr": phyla.Float(0, 1)}, size=4, intervals=2, seed=0, progress=False)
+    per, processes, launch = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+
+    def meet(where):
+        pathlib.Path(f"{launch}.{where}.{os.getpid()}").touch()
+        while len(list(pathlib.Path().glob(f"{launch}.{where}.*"))) < processes:
+            time.sleep(0.01)
+
     def fetch():
         with open("calls", "a") as file:
             file.write("x")
         ACTION
-    population.once("data", fetch, per=sys.argv[1])
+
+    population = phyla.Population("run", {"lr": phyla.Float(0, 1)}, size=4, intervals=2, seed=0, progress=False)
+    meet("start")
+    population.once("data", fetch, per=per)
     assert pathlib.Path("data").exists()
     for member in population:
-        member.report(1, member.state(lambda member: np.zeros(2)) + 1)
-        time.sleep(0.05)
-    print("primary" if population.primary else "other")
+        member.report(member["lr"], member.state(lambda member: np.zeros(2)) + 1)
+    print("primary" if population.primary else "other", flush=True)
+    meet("end")
 """
 
 
 @pytest.mark.parametrize("per", ["host", "run"])
 def test_once_calls_in_one_worker_while_the_others_wait_and_one_of_all_is_primary(tmp_path, per):
     script = scripts.write(tmp_path, ONCE.replace("ACTION", "time.sleep(0.3); pathlib.Path('data').touch()"))
-    ended = scripts.together(script, 4, per)
-    assert [done.returncode for done in ended] == [0] * 4, ended[0].stderr
-    assert (tmp_path / "calls").read_text() == "x"
-    assert sorted(done.stdout for done in ended) == ["other\n"] * 3 + ["primary\n"]
-    again = scripts.succeed(script, per)
-    assert again.stdout == "primary\n"
-    assert (tmp_path / "calls").read_text() == "x"
+    for launch in range(2):  # of a rerun, one is primary too
+        ended = scripts.together(script, 4, per, 4, launch)
+        assert [done.returncode for done in ended] == [0] * 4, ended[0].stderr
+        assert (tmp_path / "calls").read_text() == "x"
+        assert sorted(done.stdout for done in ended) == ["other\n"] * 3 + ["primary\n"]
 
 
 @pytest.mark.parametrize("death", ["raise OSError('no network')", "os._exit(1)"])
 def test_once_passes_on_when_a_call_fails(tmp_path, death):
     action = f"""
-        time.sleep(0.2)
         if open("calls").read() == "x":
             {death}
         pathlib.Path("data").touch()
     """
-    script = scripts.write(tmp_path, ONCE.replace("        ACTION", action))
-    ended = scripts.together(script, 3, "run")
+    source = ONCE.replace("        ACTION", action).replace('    meet("end")\n', "")
+    ended = scripts.together(scripts.write(tmp_path, source), 3, "run", 3, 1)
     assert sorted(done.returncode for done in ended) == [0, 0, 1]
     assert (tmp_path / "calls").read_text() == "xx"
     failed = next(done for done in ended if done.returncode)
     assert ("OSError: no network" in failed.stderr) == ("raise" in death)
 
 
-def test_one_of_four_reruns_of_a_finished_run_is_primary(tmp_path):
-    script = scripts.write(tmp_path, ONCE.replace("ACTION", "pathlib.Path('data').touch()") + "    time.sleep(1.5)\n")
-    scripts.succeed(script, "run")
-    ended = scripts.together(script, 4, "run")
-    assert sorted(done.stdout for done in ended) == ["other\n"] * 3 + ["primary\n"]
-
-
-def test_a_second_loop_over_a_finished_run_yields_nothing(capsys, caplog):
+def test_a_second_loop_over_a_finished_run_yields_nothing_and_says_why(capsys, caplog):
     population = make(progress=True)
     train(population)
     assert capsys.readouterr().err.count("is finished") == 1
     assert train(population) == []
     assert capsys.readouterr().err == ""
+    assert "fresh=True" in caplog.text

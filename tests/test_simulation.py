@@ -286,7 +286,7 @@ BROKEN: list[tuple[type[Worker], set[str], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("broken", "invariants", "known"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(("broken", "invariants", "known"), BROKEN, ids=[broken.__name__ for broken, *_ in BROKEN])
 def test_a_worker_that_is_broken_on_purpose_is_caught(
     broken: type[Worker], invariants: set[str], known: dict[str, Any], record_property: Any
 ) -> None:

@@ -645,6 +645,14 @@ def test_what_does_not_fit_is_named_with_advice(live, trained, said):
     assert "\n" not in str(error.value)
 
 
+def test_a_tree_of_another_making():
+    for saved in ({"x": 1}, None, [1]):
+        with pytest.raises(StateError, match="not what `save` gives"):
+            ps.load({"x": 1}, saved)
+    for made in (None, 3, [], {"options": 3, "hypers": {}, "other": 1}):
+        ps.load(learner(), {**stored(ps.save(learner())), "made": made, "evaluating": made})
+
+
 # What can be said of a state
 
 

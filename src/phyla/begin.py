@@ -6,6 +6,8 @@ import contextlib
 import os
 import secrets
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -73,9 +75,37 @@ def _compare(worker: Worker, name: str, arguments: Arguments) -> None:
     )
     found = differences(recorded, named, {"intervals": view.intervals})
     if found:
-        lines = "".join(f"\n  {key}: the run has {was!r}, the script names {now!r}" for key, was, now in found)
+        single = [one for each in found for one in _single(*each)]
+        lines = "".join(
+            f"\n  {key}: the run has {_show(was)}, the script names {_show(now)}" for key, was, now in single
+        )
         raise RunDiffers(
             f"the run {name!r} exists, and was created with other settings:{lines}\n"
             "Name the same settings to go on with it, choose another name, or begin anew; this sets the old run aside "
             "and deletes nothing:\n  Population(…, fresh=True)"
         )
+
+
+_NOTHING = object()
+
+
+def _single(key: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """A difference as single ones: not two whole spaces, but `space.lr.high`."""
+    if isinstance(was, dict) and isinstance(now, dict) and was.get("type") == now.get("type"):
+        for name in {**was, **now}:
+            if (one := was.get(name, _NOTHING)) != (other := now.get(name, _NOTHING)):
+                yield from _single(f"{key}.{name}", one, other)
+    else:
+        yield key, was, now
+
+
+def _show(value: Any) -> str:
+    """A described strategy or hyperparameter as one would write it; anything else as it is."""
+    if value is _NOTHING:
+        return "nothing"
+    if isinstance(value, dict) and isinstance(value.get("type"), str):
+        fields = ", ".join(
+            f"{key}={_show(field)}" for key, field in value.items() if key != "type" and field is not None
+        )
+        return f"{value['type']}({fields})"
+    return repr(value)

@@ -83,6 +83,11 @@ class Member(Newborn):
         """
         if self.ended:
             raise LoopError(f"member {self.id} {self._ending()}: ask for the state once, before training")
+        if not callable(init) or (hasattr(init, "state_dict") and not isinstance(init, type)):
+            raise LoopError(
+                f"member.state was given a {type(init).__name__}; expected a function init(member) that makes a fresh state: "
+                "it is called for each member"
+            )
         if apply is not None and not reuse:
             raise LoopError("state(apply=…) goes with reuse=True: without it, init runs again for new hyperparameters")
         if self._live is None:
@@ -151,9 +156,10 @@ class Member(Newborn):
             self._live = Live(state, _state.made(state, self._hypers))
         elif state is None:
             if unsaved := _state.unsaved(self._live.state, self._live.made):
+                what = "is an array or a plain value" if unsaved == ["state"] else f"holds {', '.join(unsaved[:3])}"
                 raise LoopError(
-                    f"report was given no state, but the state holds {', '.join(unsaved[:3])}, which your loop may have "
-                    "replaced by a new object: hand the state over, report(score, state)"
+                    f"report was given no state, but the state {what}, which your loop may have replaced by a new object: "
+                    "hand the state over, report(score, state)"
                 )
         else:
             self._live.state = state  # arrays are new objects after a step

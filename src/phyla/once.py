@@ -42,14 +42,16 @@ class Once:
                     mark.touch()
         self._done.add(name)
 
-    def primary(self, end: str, *, again: bool) -> bool:
+    def primary(self, end: str | None, *, again: bool) -> bool:
         """Whether this process is the one; the answer does not change while it lives.
 
-        end: which end of the run this is; an extended run has another. again: the run had ended before this process
-        began, so that one among the processes that look at it now is chosen.
+        end: which end of the run this is; an extended run has another. None: it was left before its end. again: the run
+        had ended before this process began. It is the one if nobody was before, or if whoever was is gone: it may be the
+        first of another launch.
         """
         if self._primary is None:
-            self._primary = self._folder is None or (self._lock_for_life() if again else self._be_first(end))
+            first = self._folder is None or (end is not None and self._be_first(end))
+            self._primary = first or ((again or end is None) and self._lock_for_life())
         return self._primary
 
     def _be_first(self, end: str) -> bool:
@@ -59,6 +61,7 @@ class Once:
             os.close(os.open(self._folder / f"primary.{end}", os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
             return False
+        self._lock_for_life()  # who comes late to this launch finds it taken
         return True
 
     def _lock_for_life(self) -> bool:
@@ -77,4 +80,7 @@ class Once:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         with open(self._folder / f"{name}.lock", "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            try:
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)  # a process that fn has forked would hold it on

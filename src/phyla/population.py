@@ -153,7 +153,7 @@ class Population:
             if self._found_finished:
                 log.warning("%s", finished_line(self.run))
                 return None
-            if self._deadline is not None and time.monotonic() >= self._deadline:
+            if self._out_of_time:
                 self._end()
                 return None
             if self._background is None:
@@ -248,6 +248,10 @@ class Population:
             if member is not None and not member.ended:
                 self._fail(member, why, error)
 
+    @property
+    def _out_of_time(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
     def _end(self) -> None:
         """Nothing is left to claim."""
         self.close()
@@ -292,9 +296,10 @@ class Population:
         with self._turn:
             worker = self._join()
             worker.read()
-            if not worker.view.finished:
+            view = worker.view
+            if not view.finished and not self._out_of_time:
                 raise LoopError("population.primary is known after the loop's end: the run is not finished yet")
-            end = "stopped" if worker.view.stopped is not None else f"after-{worker.view.intervals}"
+            end = "stopped" if view.stopped is not None else f"after-{view.intervals}" if view.finished else None
             return self._once.primary(end, again=self._found_finished)
 
     def once(self, key: str, fn: Callable[[], object], *, per: Literal["host", "run"] = "host") -> None:

@@ -47,7 +47,7 @@ def _number_or_samples(score: Any) -> tuple[float | None, list[float] | None]:
         return None, None
     if isinstance(score, str | bytes | bytearray | memoryview | complex):
         raise ScoreError(f"report was given {_short(score)} as a score; {EXPECTED}")
-    if hasattr(score, "detach"):
+    if getattr(score, "requires_grad", False):
         score = score.detach()  # a loss of torch's: it is a number, whatever it needs gradients for
     shape = getattr(score, "shape", None)
     if shape is not None and len(shape) > 1:

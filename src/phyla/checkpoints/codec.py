@@ -37,6 +37,11 @@ PACKED = 64  # a list of so many floats or ints is stored as an array
 
 Tree = Any
 
+_DAMAGE = (
+    safetensors.SafetensorError, msgspec.MsgspecError, struct.error,
+    ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
+
 
 def encode(tree: Tree) -> list[Buffer]:
     """The tree as one file's bytes, in pieces that need not be copied: the arrays' own memory, so write them at once.
@@ -51,13 +56,11 @@ def decode(data: bytes) -> Tree:
     """The tree that `encode` wrote. Raises CheckpointError for anything else, soon and in little memory."""
     try:
         return _Decoder(data).tree()
-    except (safetensors.SafetensorError, msgspec.MsgspecError, RecursionError, ArithmeticError) as error:
-        reason: object = error
-    except (ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
-        reason = error
-    raise CheckpointError(
-        f"not a checkpoint that this version of phyla wrote ({len(data):,} bytes): {reason}"
-    ) from None
+    except StateError:
+        raise  # the file is good; what is missing is on this machine
+    except _DAMAGE as error:
+        reason = "".join(char if char.isprintable() else "?" for char in str(error)[:300]) or type(error).__name__
+    raise CheckpointError(f"not a checkpoint that this version of phyla wrote ({len(data):,} bytes): {reason}")
 
 
 # Writing
@@ -306,12 +309,10 @@ def _spread(keys: list[Any]) -> list[Any]:
 
 
 def _scalar(spelled: str, data: str) -> Any:
-    dtype, raw = leaves.unspell(spelled), bytes.fromhex(data)
+    dtype = leaves.unspell(spelled)
     if not dtype.itemsize:
         return dtype.type()  # an empty np.str_ or np.bytes_
-    if dtype.itemsize != len(raw):
-        raise ValueError(f"{len(raw)} bytes for a scalar of dtype {dtype}")
-    return np.ndarray((), dtype, raw)[()]
+    return leaves.restore("$numpy", {"dtype": spelled, "shape": []}, "U8", (), bytearray.fromhex(data))[()]
 
 
 def _torch(name: str, value: Any) -> Any:
@@ -319,7 +320,10 @@ def _torch(name: str, value: Any) -> Any:
 
     if name == "$dtype":
         return leaves.torch_dtype(value)
-    return torch.Size(value) if name == "$size" else torch.device(value)
+    try:
+        return torch.Size(value) if name == "$size" else torch.device(value)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _decode_hex_float(data: str) -> float:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from phyla.errors import StateError
+
 if TYPE_CHECKING:
     import torch
 
@@ -165,6 +167,8 @@ def _restore_numpy(tag: dict[str, Any], code: str, shape: Sequence[int], data: b
         dtype = unspell(_NUMPY_BACK.get(code, "bfloat16"))
     if math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(f"{len(data)} bytes for an array of shape {list(shape)} and dtype {dtype}")
+    if dtype.kind == "U" and np.frombuffer(data, dtype.byteorder + "u4").max(initial=0) > sys.maxunicode:
+        raise ValueError("a string of what are no characters")  # which NumPy looks at too late
     return np.ndarray(tuple(shape), dtype, buffer=data)
 
 
@@ -240,7 +244,7 @@ def _restore_jax(framework: str, tag: dict[str, Any], array: np.ndarray[Any, Any
 
     made = jnp.asarray(array)
     if made.dtype != array.dtype:
-        raise ValueError(f"jax makes {made.dtype} of {array.dtype} here: it was saved with jax_enable_x64, so set that")
+        raise StateError(f"the checkpoint holds {array.dtype}, which JAX has only with jax_enable_x64: set that")
     if framework == "$jaxkey":
         return jax.random.wrap_key_data(made, impl=tag["impl"])
     return weak(array) if tag.get("weak") else made

@@ -32,8 +32,10 @@ def load(state: Any, saved: Tree, made: Made | None = None) -> tuple[Any, list[C
     made: what this `init` set (`made`, `made_for`); what it set differently from then is carried over (options.carry), so
     that new hyperparameters take effect. Raises StateError if the saved state does not fit.
     """
-    made = made or Made()
-    loader = _Loader(Made.of(saved), made, saved.get("evaluating", {}))
+    if not isinstance(saved, dict) or "state" not in saved:
+        raise StateError(f"not what `save` gives, but {describe(saved)}")
+    evaluating = saved.get("evaluating")
+    loader = _Loader(Made.of(saved), made or Made(), evaluating if isinstance(evaluating, dict) else {})
     state = loader.value(state, saved["state"], "state")
     return state, loader.changes
 

@@ -45,7 +45,9 @@ class Made:
     @classmethod
     def of(cls, saved: Tree) -> Made:
         """What was made then, from what `save` gave."""
-        return cls(**(saved.get("made") or {}))
+        made = saved.get("made")
+        known = {key: made[key] for key in cls().tree() if isinstance(made, dict) and isinstance(made.get(key), dict)}
+        return cls(**known)
 
 
 class Changed(NamedTuple):

@@ -11,6 +11,7 @@ import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -231,7 +232,7 @@ class Simulation:
             seed = randomness.draw_seed(
                 settings.seed, event.member, interval, Purpose.BODY, claim.replacements[i], claim.attempts[i]
             )
-            for number in (seed, *(hash(v) for v in event.hypers.values())):
+            for number in (seed, *(crc32(repr(v).encode()) for v in event.hypers.values())):
                 x = (x * 6364136223846793005 + number + 1442695040888963407) % 2**53
         return x
 
