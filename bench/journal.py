@@ -3,7 +3,7 @@
     python bench/journal.py [--seconds 2] [--repeat 3]
 
 N processes append events of about 500 bytes as fast as they can (saturation), or with 10 ms of other work in between
-(think), each with a thread that syncs every 0.5 s (ten times as often as in a run). "busy": one spinning process a core
+(think), each with a thread that syncs every second (five times as often as in a run). "busy": one spinning process a core
 beside them, niced.
 """
 
@@ -77,7 +77,7 @@ def work(kind: str, path: Path, member: int, seconds: float, think: float, barri
     ended = threading.Event()
 
     def sync() -> None:
-        while not ended.wait(0.5):
+        while not ended.wait(1.0):
             journal.sync()
 
     threading.Thread(target=sync, daemon=True).start()

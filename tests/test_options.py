@@ -5,13 +5,11 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from torch.optim import lr_scheduler as schedulers
 
 from phyla import state as ps
 from phyla.checkpoints import codec
-from phyla.state import Changed, carry
+from phyla.state import Changed
 
 A, B = 0.3, 0.07
 STEPS = 5
@@ -149,23 +147,6 @@ def test_a_new_learning_rate_takes_effect_in_the_midst_of_the_donors_course(opti
     train(state)
     train(donor)
     assert digest(state, again) == digest(donor, made)
-
-
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_copies_of_copies(scheduler):
-    """A second copy starts from what the first one set, also where objects are reused, and in whatever process."""
-    init = init_for("Adam", scheduler)
-    donor = init({"lr": A})
-    made = ps.made(donor, {"lr": A})
-    train(donor, 3)
-    saved = stored(ps.save(donor, made))
-    course = [lr_of(donor), *train(copy.deepcopy(donor), 3)[1:]]
-    first, _, made = reused(init, {"lr": B}, saved)
-    saved = stored(ps.save(first, made))
-    second, _, made = reused(init, {"lr": A / 2}, saved)
-    other, _, made_elsewhere = reused(init, {"lr": A / 2}, saved, live_hypers={"lr": 0.777})
-    assert digest(second, made) == digest(other, made_elsewhere)  # bit by bit, whoever reused what
-    assert train(second, 3) == pytest.approx([rate / 2 for rate in course], rel=1e-6)
 
 
 @pytest.mark.parametrize("way", ["rebuilt", "reused", "reused, apply"])
@@ -344,144 +325,6 @@ def test_options_inside_another_objects_state_dict():
     assert ps.fell_back(state, changes) == []
 
 
-def test_an_agent_is_reused():
-    hypers, live_hypers = {"lr": B, "other": 1}, {"lr": 0.5, "other": 2}
-
-    def apply(state, member):
-        assert state["agent"].updates == 0
-
-    for f in (None, apply):
-        donor = {"agent": Agent(A)}
-        made = ps.made(donor, {"lr": A, "other": 3})
-        donor["agent"].actor_optimizer.step()
-        donor["agent"].schedule.step()
-        saved = stored(ps.save(donor, made))
-        state = {"agent": Agent(0.5)}
-        now = ps.made_for(state, ps.made(state, live_hypers), saved, hypers, f, hypers)
-        state, _ = ps.load(state, saved, now)
-        assert state["agent"].actor_optimizer.param_groups[0]["lr"] == pytest.approx(B / 2)
-        assert state["agent"].schedule.base_lrs == [B]
-
-
-# Reuse
-
-
-def test_apply_sets_what_no_name_does():
-    def init(hypers):
-        model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(hypers["p"]))
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=1e-3, betas=(hypers["b1"], 0.999), weight_decay=0.1 * hypers["wd"]
-        )
-        scheduler = schedulers.CosineAnnealingLR(optimizer, 10, eta_min=hypers["floor"])
-        return {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-
-    def apply(state, member):
-        state["model"][1].p = member["p"]
-        state["scheduler"].eta_min = member["floor"]
-        for group in state["optimizer"].param_groups:
-            group["betas"] = (member["b1"], 0.999)
-            group["weight_decay"] = 0.1 * member["wd"]
-
-    then = {"p": 0.1, "b1": 0.9, "wd": 0.3, "floor": 1e-5}
-    now = {"p": 0.5, "b1": 0.8, "wd": 0.7, "floor": 1e-6}
-    donor = init(then)
-    saved = stored(ps.save(donor, ps.made(donor, then)))
-    expected = init(now)
-    expected, _ = ps.load(expected, saved, ps.made(expected, now))
-    for live_hypers in ({"p": 0.0, "b1": 0.5, "wd": 0.1, "floor": 0.0}, dict(now), dict(then), {**then, "wd": 0.7}):
-        state = init(live_hypers)
-        made = ps.made_for(state, ps.made(state, live_hypers), saved, now, apply, now)
-        state, changes = ps.load(state, saved, made)
-        assert state["model"][1].p == 0.5
-        assert digest(state) == digest(expected)
-        assert {change.option for change in changes} == {"betas", "weight_decay", "eta_min"}
-
-
-@pytest.mark.parametrize("reference", ["lr", "max_lr"])
-def test_one_cycle_reused_however_apply_sets_it(reference):
-    init = init_for("AdamW", "OneCycleLR", "eta")
-
-    def apply(state, member):
-        for group in state["optimizer"].param_groups:
-            group[reference] = member["eta"]
-
-    donor = init({"eta": A})
-    made = ps.made(donor, {"eta": A})
-    train(donor)
-    saved = stored(ps.save(donor, made))
-    course = train(donor, 3)
-    digests = set()
-    for live in (0.011, B, A):
-        state, _, now = reused(init, {"eta": B}, saved, apply, live_hypers={"eta": live})
-        digests.add(digest(state, now))
-        assert train(state, 3) == pytest.approx([rate * B / A for rate in course], rel=1e-6)
-    assert len(digests) == 1
-
-
-def test_apply_finds_the_options_that_init_had_set():
-    init = init_for("SGD", "LinearLR", "eta")
-    state = init({"eta": A})
-    live = ps.made(state, {"eta": A})
-    train(state)
-    state["optimizer"].param_groups[0].update(lr=77.0, weight_decay=88.0)
-    saved = stored(ps.save(init({"eta": A}), live))
-    seen = []
-
-    def apply(state, member):
-        group = state["optimizer"].param_groups[0]
-        seen.append((group["lr"], group["initial_lr"], group["weight_decay"], state["scheduler"].last_epoch, member))
-        group["lr"] *= 0.5  # half of what init sets
-
-    for _ in range(2):
-        made = ps.made_for(state, live, saved, {"eta": A}, apply, "member")
-        state, _ = ps.load(state, saved, made)
-        assert state["optimizer"].param_groups[0]["initial_lr"] == pytest.approx(A / 2)
-        assert lr_of(state) == pytest.approx(0.05 * A)
-    assert seen == [(A, A, 0, 0, "member")] * 2
-
-
-def test_an_option_that_only_shares_a_name_moves_in_proportion():
-    def init(hypers):
-        return {
-            "optimizer": torch.optim.SGD(
-                [{"params": [parameter()], "lr": 10 * hypers["lr"]}, {"params": [parameter()]}], lr=hypers["lr"]
-            )
-        }
-
-    donor = init({"lr": A})
-    saved = stored(ps.save(donor, ps.made(donor, {"lr": A})))
-    state, _, _ = (lambda s: (*ps.load(s, saved, ps.made_for(s, ps.made(s, {"lr": 0.5}), saved, {"lr": B})), 0))(
-        init({"lr": 0.5})
-    )
-    rates = [group["lr"] for group in state["optimizer"].param_groups]
-    assert rates == pytest.approx([10 * B, B])
-    assert rates[1] == B
-
-
-def test_a_checkpoint_of_a_run_with_other_names():
-    """`Population(start=…)`: the other run called it eta."""
-    donor = init_for("AdamW", "LinearLR", "eta")({"eta": A})
-    saved = stored(ps.save(donor, ps.made(donor, {"eta": A})))
-    for load in (rebuilt, reused):
-        state, _, _ = load(init_for("AdamW", "LinearLR"), {"lr": B}, saved)
-        assert state["optimizer"].param_groups[0]["initial_lr"] == pytest.approx(B)
-        assert lr_of(state) == pytest.approx(B / 10)
-
-
-def test_values_that_are_no_numbers():
-    def init(hypers):
-        return {"optimizer": torch.optim.SGD([parameter()], lr=0.1, momentum=0.9, nesterov=hypers["nesterov"])}
-
-    donor = init({"nesterov": True})
-    saved = stored(ps.save(donor, ps.made(donor, {"nesterov": True})))
-    for live in (True, False):
-        state = init({"nesterov": live})
-        now = ps.made_for(state, ps.made(state, {"nesterov": live}), saved, {"nesterov": False})
-        state, changes = ps.load(state, saved, now)
-        assert state["optimizer"].param_groups[0]["nesterov"] is False
-        assert changes == [Changed("state['optimizer']", ("param_groups", 0, "nesterov"), True, False)]
-
-
 # Reading back
 
 
@@ -511,76 +354,3 @@ def test_nothing_is_said_of_what_a_loop_took_away():
     assert ps.fell_back(state, changes) == []
     assert ps.fell_back({"optimizer": torch.optim.SGD([parameter()], A)}, changes) != []
     assert ps.fell_back({"optimizer": torch.optim.SGD([parameter()], A)}, []) == []
-
-
-# carry, by itself
-
-numbers = st.one_of(st.floats(1e-6, 1e6), st.integers(1, 10**6))
-values = st.one_of(numbers, st.none(), st.booleans(), st.text(max_size=3), st.floats(), st.tuples(numbers, numbers))
-options = st.dictionaries(
-    st.sampled_from(["lr", "initial_lr", "betas", "eps", "gamma", "base_lrs", "_last_lr", "T_max"]), values
-)
-trees = st.recursive(
-    st.one_of(values, options), lambda c: st.one_of(st.lists(c, max_size=3), st.dictionaries(st.text(max_size=2), c))
-)
-
-
-@given(trees, trees)
-@settings(max_examples=60, deadline=None)
-def test_what_init_makes_as_before_is_untouched(saved, made):
-    before = repr(saved)
-    assert carry(saved, made, copy.deepcopy(made)) is saved
-    assert repr(saved) == before
-
-
-@given(trees, trees, trees)
-@settings(max_examples=80, deadline=None)
-def test_carry_takes_anything(saved, then, now):
-    before = repr((saved, then, now))
-    carry(saved, then, now)
-    assert repr((saved, then, now)) == before
-
-
-@given(options, st.data())
-@settings(max_examples=100, deadline=None)
-def test_what_was_not_moved_becomes_exactly_what_init_makes(then, data):
-    now = {key: data.draw(values) if data.draw(st.booleans()) else value for key, value in then.items()}
-    saved = copy.deepcopy(then)
-    carried = carry(saved, then, now)
-    for key in now.keys() - {"lr", "_last_lr"}:
-        if type(then[key]) in (int, float) and type(now[key]) in (int, float) and then[key] == then[key]:
-            assert repr(carried[key]) == repr(now[key]) or carried[key] == then[key] == now[key]
-
-
-@given(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6), st.floats(1e-6, 1e6), st.floats(1e-6, 1e6))
-def test_ratios_compose(saved, a, b, c):
-    once = carry({"x": saved}, {"x": a}, {"x": c})["x"]
-    twice = carry(carry({"x": saved}, {"x": a}, {"x": b}), {"x": b}, {"x": c})["x"]
-    assert twice == pytest.approx(once, rel=1e-9)
-    back = carry(carry({"x": saved}, {"x": a}, {"x": b}), {"x": b}, {"x": a})["x"]
-    assert back == pytest.approx(saved, rel=1e-9)
-
-
-@given(st.floats(0, 10), st.floats(1e-3, 10), st.floats(1e-3, 10), st.floats(0, 10))
-def test_a_scheduled_rate_goes_by_its_base(rate, then, now, start):
-    assume(then != now)
-    saved = {"lr": rate, "initial_lr": then, "_": 0}
-    carried = carry(saved, {"lr": start * then, "initial_lr": then}, {"lr": start * now, "initial_lr": now})
-    assert carried["initial_lr"] == now
-    assert carried["lr"] == pytest.approx(rate * now / then)
-    assert carried["_"] == 0
-
-
-def test_where_a_ratio_has_no_meaning_the_new_value_is_taken():
-    nan, inf = float("nan"), float("inf")
-    for saved, then, now in [
-        (0.5, 0.0, 0.1), (0.5, 0, 3), (True, True, False), ("a", "a", "b"), (None, None, 1.0), (1.0, 1.0, None),
-        (2.0, inf, 1.0), (1.0, nan, 0.5), ((1, 2), (1, 2), (1, 2, 3)), (5, None, 2), (1, True, 2),
-    ]:  # fmt: skip
-        assert carry(saved, then, now) == now
-    assert carry(7, 2, 4) == 14
-    assert type(carry(7, 2, 3)) is int
-    assert carry(7, 2, 3) == round(10.5)
-    assert carry(nan, 1.0, 2.0) != carry(nan, 1.0, 2.0)
-    assert carry({"a": 1}, {}, {"b": 2}) == {"a": 1, "b": 2}
-    assert carry({"a": 1}, {"b": 2}, {}) == {"a": 1}

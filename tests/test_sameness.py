@@ -1,115 +1,186 @@
-"""The promise of sameness: with max_lead=0, one seed gives the same decisions and the same bits, whoever works and whoever dies."""
+"""One seed, one outcome: for any number of processes, and whatever dies on the way."""
 
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 import phyla
+import scripts
+from phyla.checkpoints.local import LocalCheckpoints
 from phyla.doctor import examine
+from phyla.events import Failed, Recorded
 from phyla.failpoints import POINTS
 from phyla.testing.simulation import outcome
 
 NUMPY = """
-import time
-import numpy as np, phyla
-space = {"lr": phyla.Float(1e-3, 1.0, log=True), "noise": phyla.Float(0.0, 0.5)}
-population = phyla.Population(
-    "same", space, size=4, intervals=5, seed=1, max_lead=0, mode="min", progress=False, sync_every=0.05, lease=5
-)
-def init(member):
-    return {"w": np.random.default_rng(member.seed).normal(size=8)}
-for member in population:
-    w = member.state(init)["w"]
-    w = w - member["lr"] * (w + member["noise"] * np.random.normal(size=8))
-    time.sleep(0.002)
-    member.report(float(w @ w), {"w": w})
+    import random, sys, time, numpy as np, phyla
+    population = phyla.Population(
+        "run", {"lr": phyla.Float(1e-3, 1.0, log=True), "noise": phyla.Float(0.0, 1.0)}, size=4, intervals=5, seed=11,
+        max_lead=0, max_lost=100, threads=1, path=sys.argv[1], exploit=phyla.Truncation(0.25), progress=False, sync_every=0.05,
+    )
+
+    def init(member):
+        return {"w": np.random.normal(size=3), "rng": np.random.default_rng(member.seed), "steps": 0}
+
+    for member in population:
+        state = member.state(init)
+        w = state["w"] - member["lr"] * (state["w"] - 1) + member["noise"] * state["rng"].normal(size=3) * 0.01
+        w = w + np.random.normal(size=3) * 1e-3 + random.random() * 1e-3
+        time.sleep(float(sys.argv[2]) if len(sys.argv) > 2 else 0)
+        member.report(-float(((w - 1) ** 2).sum()), {**state, "w": w, "steps": state["steps"] + 1})
 """
 
 TORCH = """
-import torch, phyla
-from torch import nn
-space = {"lr": phyla.Float(1e-3, 0.5, log=True), "dropout": phyla.Float(0.0, 0.8)}
-population = phyla.Population("same", space, size=5, intervals=4, seed=2, max_lead=0, threads=1, progress=False)
-def init(member):
-    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(member["dropout"]), nn.Linear(8, 1))
-    optimizer = torch.optim.Adam(net.parameters(), lr=member["lr"])
-    return {"net": net, "optimizer": optimizer, "decay": torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)}
-for member in population:
-    state = member.state(init)
-    for _ in range(4):
-        x = torch.randn(16, 6)
-        state["optimizer"].zero_grad()
-        loss = ((state["net"](x) - x[:, :1]) ** 2).mean()
-        loss.backward()
-        state["optimizer"].step()
-    state["decay"].step()
-    member.report(-loss.item())
-"""
-
-
-def start(script, runs, **environment):
-    environment = {**os.environ, "PHYLA_RUNS": str(runs), **environment}
-    return subprocess.Popen(
-        [sys.executable, "-c", script], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    import sys, torch, phyla
+    population = phyla.Population(
+        "run", {"lr": phyla.Float(1e-3, 1.0, log=True), "dropout": phyla.Float(0.0, 0.8)}, size=4, intervals=4, seed=5,
+        max_lead=0, threads=1, path=sys.argv[1], exploit=phyla.Truncation(0.25), progress=False,
     )
 
+    def init(member):
+        model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(member["dropout"]), torch.nn.Linear(8, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=member["lr"], momentum=0.9)
+        return {"model": model, "optimizer": optimizer, "scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 2)}
 
-def finish(*workers):
-    for worker in workers:
-        _, errors = worker.communicate(timeout=120)
-        assert worker.returncode == 0, errors
+    for member in population:
+        state = member.state(init, reuse="reuse" in sys.argv, apply=apply if "reuse" in sys.argv else None)
+        for _ in range(3):
+            x = torch.randn(16, 4)
+            loss = (state["model"](x).squeeze() - x.sum(1)).square().mean()
+            state["optimizer"].zero_grad()
+            loss.backward()
+            state["optimizer"].step()
+        state["scheduler"].step()
+        member.report(-loss)
+"""
+TORCH = TORCH.replace(
+    "    for member in population:",
+    """
+    def apply(state, member):
+        state["model"][1].p = member["dropout"]
+
+    for member in population:""",
+)
 
 
-def result(runs):
-    """What the run came to; every invariant holds, and no file is left that nobody needs."""
-    run = phyla.open(runs / "same")
+def outcome_of(path):
+    """What a run came to; a run that is not finished, or not sound, fails."""
+    run = phyla.open(path / "run")
     assert run.view.finished
-    assert list(examine([*run._journal.read(0)], run.checkpoints)) == []
-    needed = {record.checkpoint.file for record in run.view.records.values() if not record.freed}
-    assert set(run.checkpoints.files()) == needed
+    events = [Recorded(position, event) for position, event in enumerate(run.events(), 1)]
+    assert list(examine(events, LocalCheckpoints(path / "run/checkpoints", readonly=True))) == []
     return outcome(run.view)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    runs = tmp_path_factory.mktemp("undisturbed")
-    finish(start(NUMPY, runs))
-    return result(runs)
+    """Each script's outcome in a single process that nothing happens to."""
+    known = {}
+
+    def find(source):
+        if source not in known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            scripts.succeed(scripts.write(folder, source), folder / "runs")
+            known[source] = outcome_of(folder / "runs")
+        return known[source]
+
+    return find
 
 
-@pytest.mark.parametrize("script", [NUMPY, TORCH], ids=["numpy", "torch"])
-def test_one_two_and_four_processes_come_to_the_same_bits(script, tmp_path):
-    outcomes = []
-    for workers in (1, 2, 4):
-        finish(*[start(script, tmp_path / str(workers)) for _ in range(workers)])
-        outcomes.append(result(tmp_path / str(workers)))
-    assert outcomes[0] == outcomes[1] == outcomes[2]
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_any_number_of_processes_comes_to_the_same(tmp_path, undisturbed, count):
+    script = scripts.write(tmp_path, NUMPY)
+    for done in scripts.together(script, count, tmp_path, 0.01):
+        assert done.returncode == 0, done.stderr
+    run = phyla.open(tmp_path / "run")
+    assert any(record.donor for record in run.records)
+    assert outcome_of(tmp_path) == undisturbed(NUMPY)
 
 
-@pytest.mark.parametrize("nth", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_any_number_of_processes_comes_to_the_same_with_torch_and_with_reused_objects(tmp_path):
+    zygote, script, outcomes = scripts.Zygote("torch._dynamo", "phyla"), scripts.write(tmp_path, TORCH), []
+    for count, *args in ((1,), (2,), (4,), (1, "reuse"), (2, "reuse")):
+        path = tmp_path / f"runs{len(outcomes)}"
+        zygote.succeed(script, count, path, *args)
+        outcomes.append(outcome_of(path))
+    zygote.close()
+    assert any(donor for *_, donor in outcomes[0].values())
+    assert all(one == outcomes[0] for one in outcomes)
+
+
+def test_the_journal_in_a_directory_comes_to_the_same(tmp_path, undisturbed):
+    script = scripts.write(tmp_path, NUMPY.replace('"run", {', '"run", journal="directory", space={'))
+    for done in scripts.together(script, 2, tmp_path):
+        assert done.returncode == 0, done.stderr
+    assert outcome_of(tmp_path) == undisturbed(NUMPY)
+
+
+@pytest.mark.parametrize("nth", [1, 7])
 @pytest.mark.parametrize("point", POINTS)
-def test_a_worker_killed_at_any_point_leaves_a_run_that_ends_the_same(point, nth, tmp_path, undisturbed):
-    killed = start(NUMPY, tmp_path, PHYLA_FAILPOINT=f"{point}:crash:{nth}")
-    killed.communicate(timeout=60)
-    assert killed.returncode == -signal.SIGKILL, "the point was never reached"
-    finish(start(NUMPY, tmp_path))
-    assert result(tmp_path) == undisturbed
+def test_a_process_that_is_killed_anywhere_changes_nothing(tmp_path, undisturbed, point, nth):
+    script = scripts.write(tmp_path, NUMPY)
+    killed = scripts.run(script, tmp_path, env={"PHYLA_FAILPOINT": f"{point}:crash:{nth}"})
+    assert killed.returncode == -9, "the failpoint was not reached"
+    assert not phyla.open(tmp_path / "run").view.finished
+    scripts.succeed(script, tmp_path)
+    assert outcome_of(tmp_path) == undisturbed(NUMPY)
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
-def test_workers_killed_at_any_time_leave_a_run_that_ends_the_same(seed, tmp_path, undisturbed):
-    chance = random.Random(seed)
-    workers = [start(NUMPY, tmp_path) for _ in range(3)]
-    for _ in range(4):
-        time.sleep(chance.uniform(0.15, 0.4))
-        victim = chance.randrange(len(workers))
-        workers[victim].kill()
-        workers[victim].communicate()
-        workers[victim] = start(NUMPY, tmp_path)
-    finish(*workers)
-    assert result(tmp_path) == undisturbed
+@pytest.mark.slow
+@pytest.mark.parametrize("point", POINTS)
+def test_a_process_that_is_killed_anywhere_again_and_again_changes_nothing(tmp_path, undisturbed, point):
+    """Each incarnation gets one turn further."""
+    script = scripts.write(tmp_path, NUMPY)
+    for _ in range(60):
+        if scripts.run(script, tmp_path, env={"PHYLA_FAILPOINT": f"{point}:crash:2"}).returncode == 0:
+            break
+    assert outcome_of(tmp_path) == undisturbed(NUMPY)
+
+
+@pytest.mark.parametrize("point", ["save.created", "save.half", "save.written"])
+def test_a_write_that_fails_is_said_and_a_rerun_goes_on(tmp_path, undisturbed, point):
+    script = scripts.write(tmp_path, NUMPY)
+    failed = scripts.run(script, tmp_path, env={"PHYLA_FAILPOINT": f"{point}:raise:5"})
+    assert failed.returncode == 1
+    assert "cannot be written" in failed.stderr
+    scripts.succeed(script, tmp_path)
+    run = phyla.open(tmp_path / "run")
+    assert run.view.finished
+    why = [event.why for event in run.events() if isinstance(event, Failed)]
+    assert why in (["raised"], ["given_back"])
+
+
+def test_workers_that_die_at_random_change_nothing(tmp_path, undisturbed):
+    script, rng = scripts.write(tmp_path, NUMPY), random.Random(3)
+    deaths, running = 0, [scripts.start(script, tmp_path, 0.02) for _ in range(3)]
+    deadline = time.monotonic() + 60
+    while running and time.monotonic() < deadline:
+        time.sleep(rng.uniform(0.05, 0.4))
+        for process in [process for process in running if process.poll() is not None]:
+            assert scripts.finish(process).returncode == 0
+            running.remove(process)
+        if running and deaths < 8:
+            victim = rng.choice(running)
+            scripts.kill(victim)
+            deaths += 1
+            running[running.index(victim)] = scripts.start(script, tmp_path, 0.02)
+    assert not running
+    assert deaths >= 5
+    assert outcome_of(tmp_path) == undisturbed(NUMPY)
+
+
+def test_the_global_generators_of_the_script_do_not_matter(tmp_path, undisturbed):
+    source = NUMPY.replace("    for member in", "    np.random.seed(99); random.seed(99)\n\n    for member in")
+    scripts.succeed(scripts.write(tmp_path, source), tmp_path)
+    assert outcome_of(tmp_path) == undisturbed(NUMPY)
+
+
+def test_a_run_that_ends_at_any_interval_and_is_begun_again_comes_to_the_same(tmp_path, undisturbed):
+    """`seconds` ends every process after a moment; reruns go on until all is done."""
+    script = scripts.write(tmp_path, NUMPY.replace("threads=1,", "threads=1, seconds=0.05,"))
+    for _ in range(30):
+        scripts.succeed(script, tmp_path, 0.02)
+        if phyla.open(tmp_path / "run").view.finished:
+            break
+    assert outcome_of(tmp_path) == undisturbed(NUMPY)

@@ -213,8 +213,15 @@ def test_everything_else_is_refused_with_what_was_given_and_what_was_expected(sc
     assert len(str(refused.value)) < 300
 
 
+atoms = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.complex_numbers(), st.text(), st.binary(), st.fractions(),
+    st.decimals(), st.dates(), st.sampled_from([int, len, ..., NotImplemented, range(3), np.float32(2), torch.ones(3)]),
+)  # fmt: skip
+anything = atoms | st.lists(st.floats()) | st.recursive(atoms, st.lists) | st.dictionaries(st.text(), atoms)
+
+
 @quick
-@given(st.from_type(object) | st.recursive(st.floats() | st.text() | st.none(), st.lists))
+@given(anything)
 def test_whatever_is_given_is_a_score_or_a_score_error(score: Any) -> None:
     with contextlib.suppress(ScoreError):
         journalled(score)

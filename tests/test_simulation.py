@@ -82,7 +82,7 @@ def test_two_to_32_workers_under_bad_luck_decide_and_train_the_same_as_one_undis
     same_as_undisturbed(seeds)
 
 
-@pytest.mark.parametrize("diverges", [1, 2, 7])
+@pytest.mark.parametrize("diverges", [1, 2, 5])
 def test_the_same_members_are_replaced_by_the_same_donors_when_states_diverge(diverges: int) -> None:
     same_as_undisturbed(range(8), diverges=diverges, members=5, intervals=5)
     rows = undisturbed((("diverges", diverges), ("members", 5), ("intervals", 5))).values()
@@ -341,7 +341,7 @@ def test_the_doctor_finds_nothing_in_a_sound_journal() -> None:
         (Reported, {"checkpoint": Checkpoint("m5-2.safetensors", "0" * 32, 1)}, "I1"),
         (Reported, {"interval": 1}, "I5"),
         (Reported, {"interval": 99}, "I5"),
-        (Reported, {"score": 5000.0}, "I8"),
+        (Reported, {"score": "nan"}, "I8"),
     ],
 )
 def test_the_doctor_finds_what_was_changed_in_a_journal(

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +17,6 @@ from torch import nn
 from phyla import state as ps
 from phyla.checkpoints import codec
 from phyla.errors import StateError
-from phyla.state import Local, Part
 
 
 def stored(tree):
@@ -216,39 +214,6 @@ def test_low_precision_compiled_and_scaled():
     assert next(restored["plain"].parameters()).dtype == torch.bfloat16
 
 
-SCHEDULERS = {
-    "lambda": lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda e: 0.9**e),
-    "multistep": lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [2, 4]),
-    "onecycle": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=20),
-    "plateau": lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, patience=0),
-    "sequential": lambda o: torch.optim.lr_scheduler.SequentialLR(
-        o,
-        [torch.optim.lr_scheduler.LinearLR(o, 0.1, total_iters=3), torch.optim.lr_scheduler.ExponentialLR(o, 0.9)],
-        [3],
-    ),
-    "swa": lambda o: torch.optim.swa_utils.SWALR(o, 0.05),
-}
-
-
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_schedulers(name):
-    def make():
-        state = learner(0)
-        state["scheduler"] = SCHEDULERS[name](state["optimizer"])
-        return state
-
-    def go(state):
-        for step in range(3):
-            train(state, 1, seed=step)
-            state["scheduler"].step(*([1.0] if name == "plateau" else []))
-        return state
-
-    resident = go(make())
-    restored = restore(make(), resident)
-    assert digest(restored) == digest(resident)
-    assert digest(go(restored)) == digest(go(resident))
-
-
 # NumPy, JAX, plain values
 
 
@@ -437,147 +402,6 @@ def test_a_state_need_not_be_a_dict():
         assert digest(restore(make(1), make(2))) == digest(make(2))
 
 
-# Part and Local
-
-
-class Agent:
-    def __init__(self, x):
-        self.w = np.full(2, float(x))
-        self.model = net(x)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
-        self.steps = x
-
-
-def test_a_part_by_its_attributes():
-    raw = {"agent": Part(Agent(1)), "n": 1}
-    made = ps.made(raw, {})
-    live = ps.unwrap(raw)
-    agent = live["agent"]
-    assert isinstance(agent, Agent)
-    assert "state['agent']['optimizer']" in made.options
-    trained = ps.unwrap({"agent": Part(Agent(2)), "n": 2})
-    train({"model": trained["agent"].model, "optimizer": trained["agent"].optimizer})
-    saved = stored(ps.save(trained, made))
-    loaded, _ = ps.load(live, saved, made)
-    assert loaded["agent"] is agent
-    assert agent.steps == 2
-    assert agent.w.tolist() == [2, 2]
-    assert digest(loaded, made) == digest(trained, made)
-
-
-class Booster:
-    """Stands for a library that only knows bytes and files."""
-
-    def __init__(self, text=""):
-        self.text = text
-
-    def save(self, path):
-        Path(path).write_text(self.text)
-
-    def load(self, path):
-        self.text = Path(path).read_text()
-
-
-def through_bytes(booster):
-    return Part(booster, lambda b: b.text.encode(), lambda b, raw: setattr(b, "text", raw.decode()))
-
-
-def through_a_new_object(booster):
-    return Part(booster, lambda b: {"text": b.text, "n": np.ones(2)}, lambda b, saved: Booster(saved["text"]))
-
-
-def through_a_file(tmp_path):
-    def part(booster):
-        def get(b):
-            b.save(tmp_path / "model.txt")
-            return tmp_path / "model.txt"
-
-        return Part(booster, get, lambda b, path: b.load(path))
-
-    return part
-
-
-def through_a_directory(tmp_path):
-    def part(booster):
-        def get(b):
-            (tmp_path / "dir" / "sub").mkdir(parents=True, exist_ok=True)
-            (tmp_path / "dir" / "config.json").write_text("{}")
-            b.save(tmp_path / "dir" / "sub" / "model.txt")
-            return tmp_path / "dir"
-
-        def put(b, path):
-            assert (path / "config.json").read_text() == "{}"
-            b.load(path / "sub" / "model.txt")
-
-        return Part(booster, get, put)
-
-    return part
-
-
-@pytest.mark.parametrize("way", ["bytes", "object", "file", "directory"])
-def test_parts(way, tmp_path):
-    wrap = {
-        "bytes": through_bytes, "object": through_a_new_object, "file": through_a_file(tmp_path),
-        "directory": through_a_directory(tmp_path),
-    }[way]  # fmt: skip
-    made = ps.made({"list": [wrap(Booster("x"))]})
-    trained = ps.unwrap({"list": [wrap(Booster("old"))]})
-    trained["list"][0] = Booster("trained")  # the loop may rebind it
-    saved = stored(ps.save(trained, made))
-    loaded, _ = ps.load(ps.unwrap({"list": [wrap(Booster("fresh"))]}), saved, made)
-    assert loaded["list"][0].text == "trained"
-    assert digest(loaded, made) == digest(trained, made)
-    assert ps.unsaved(loaded, made) == []
-
-
-def test_a_part_that_cannot_be_put_back():
-    with pytest.raises(StateError, match="needs set="):
-        Part(Booster(), lambda b: b.text)
-    with pytest.raises(StateError, match="no attributes"):
-        ps.save({"x": Part(3)})
-    with pytest.raises(StateError, match="no file or directory"):
-        ps.save({"x": Part(3, lambda x: Path("/nowhere"), print)})
-
-
-@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "..", "", "a\0b", "c:\\x", "..\\x"])
-def test_files_of_a_part_never_leave_their_directory(name, tmp_path):
-    part = Part(Booster(), lambda b: b"", lambda b, path: None)
-    for single in ("", name, ".."):
-        with pytest.raises(StateError, match="could lie anywhere"):
-            part.restore(Booster(), {"phyla.path": single, "files": {name: b"x"}})
-
-
-def test_locals_stay_and_are_never_saved():
-    made_here = []
-
-    def make():
-        made_here.append(object())
-        return made_here[-1]
-
-    def raw(x):
-        return {"w": np.full(2, x), "buffer": Local(make), "envs": [Local(make), 1]}
-
-    kept = {}
-    made = ps.made(raw(1))
-    ps.check(raw(1))
-    live = ps.unwrap(raw(1), kept)
-    assert len(made_here) == 2
-    assert set(kept) == {"state['buffer']", "state['envs'][0]"}
-    assert ps.unwrap(raw(1), kept)["buffer"] is live["buffer"]
-    saved = stored(ps.save(live, made))
-    assert "buffer" not in saved["state"]
-    loaded, _ = ps.load(ps.unwrap(raw(2), kept), saved, made)
-    assert loaded["buffer"] is live["buffer"]
-    assert loaded["envs"] == [made_here[1], 1]
-    assert loaded["w"].tolist() == [1, 1]
-    assert len(made_here) == 2
-
-    another = ps.unwrap(live, {}, made)  # the same live objects, for another member
-    assert another["buffer"] is made_here[2]
-    assert another["envs"] == [made_here[3], 1]
-    assert ps.unwrap(another, kept, made)["buffer"] is made_here[0]
-
-
 # Errors
 
 
@@ -651,62 +475,3 @@ def test_a_tree_of_another_making():
             ps.load({"x": 1}, saved)
     for made in (None, 3, [], {"options": 3, "hypers": {}, "other": 1}):
         ps.load(learner(), {**stored(ps.save(learner())), "made": made, "evaluating": made})
-
-
-# What can be said of a state
-
-
-def test_identities_show_what_two_states_share():
-    model, array, tensor = net(), np.zeros(4), torch.zeros(4)
-    state = {"model": model, "a": array, "t": tensor, "j": jnp.zeros(2), "n": 3, "s": "text"}
-    for other in ({"x": model}, [array[1:]], {"t": tensor.view(2, 2)}, {"deep": [next(model.parameters()).detach()]}):
-        assert ps.identities(state) & ps.identities(other)
-    assert ps.identities({"o": torch.optim.SGD(model.parameters(), 0.1)}) & ps.identities(state)
-    fresh = {
-        "model": net(),
-        "a": np.zeros(4),
-        "t": torch.zeros(4),
-        "j": state["j"],
-        "n": 3,
-        "s": "text",
-        "e": torch.empty(0),
-    }
-    assert not ps.identities(state) & ps.identities(fresh)
-    assert not ps.identities({"e": torch.empty(0), "l": Local(dict)}) & ps.identities(
-        {"e": torch.empty(0), "l": Local(dict)}
-    )
-    agent = Agent(1)
-    assert ps.identities({"a": Part(agent)}) & ps.identities({"b": Part(agent)})
-
-
-def test_unsaved_names_what_may_be_rebound():
-    state = {
-        **learner(),
-        "w": np.zeros(2),
-        "n": 1,
-        "deep": [Record(jnp.zeros(1), 2)],
-        "rng": np.random.default_rng(0),
-        "no": None,
-    }
-    state.update(agent=Part(Agent(0)), env=Local(dict))
-    assert ps.unsaved(state) == ["state['w']", "state['n']", "state['deep'][0].w", "state['deep'][0].n"]
-    assert ps.unsaved(learner()) == []
-
-
-def test_global_generators_are_seeded():
-    def draw():
-        return random.random(), np.random.random(), torch.rand(1).item()
-
-    ps.seed_globals(2**31 - 1)
-    first = draw()
-    ps.seed_globals(2**31 - 1)
-    assert draw() == first
-    ps.seed_globals(0)
-    assert draw() != first
-
-
-def test_saved_state_is_the_tree_as_saved():
-    saved = stored(ps.save({"model": nn.Linear(1, 1), "n": 1}, ps.made({}, {"lr": 0.1})))
-    assert list(ps.saved_state(saved)) == ["model", "n"]
-    assert list(ps.saved_state(saved)["model"]) == ["weight", "bias"]
-    assert saved["made"]["hypers"] == {"lr": 0.1}

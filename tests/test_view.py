@@ -252,12 +252,13 @@ def test_open_claims_are_never_looked_at_as_peers() -> None:
 
 
 def test_a_void_report_is_nobodys_peer() -> None:
-    story = Story(size=2, keep=3)
+    story = Story(size=2, keep=3, compare="latest")
     story.history(1, 3)
     story.train(0)
+    assert [(r.id, r.interval) for r in story.view.peers(0)] == [(0, 1), (1, 3)]
     story.claim(0, source=story.newest(1))
     story.fail(0, "checkpoint", voids=story.newest(1))
-    assert [(r.id, r.interval) for r in story.view.peers(1)] == [(0, 1), (1, 2)]
+    assert [(r.id, r.interval) for r in story.view.peers(0)] == [(0, 1), (1, 2)]
 
 
 @pytest.mark.parametrize(("mode", "order"), [("max", [3, 4, 0, 1, 2]), ("min", [3, 4, 2, 0, 1])])
@@ -368,6 +369,21 @@ def test_a_repeat_of_a_decision_on_a_void_source_is_dropped_and_unpinned() -> No
     assert story.view.repeat[0] is None
     assert freed == [source.checkpoint.file]
     assert story.kept(2) == [2]
+
+
+@pytest.mark.parametrize("why", ["lost", "given_back"])
+def test_a_lost_claim_whose_source_turned_void_meanwhile_is_decided_anew(why: Any) -> None:
+    story = Story(size=3, keep=1, mode="min")
+    story.generation(9, 9, 5)
+    source = story.newest(2)
+    story.claim(0, source=source)
+    story.claim(1, source=source)
+    story.fail(1, "checkpoint", voids=source)
+    story.train(2, 4)
+    assert not source.freed  # the open claim may hold its state in memory
+    story.fail(0, why)
+    assert story.view.repeat[0] is None
+    assert source.freed
 
 
 def test_a_member_that_lost_all_its_reports_begins_again() -> None:

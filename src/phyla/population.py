@@ -191,6 +191,7 @@ class Population:
             if (
                 record.parent is not None
                 and record.checkpoint.digest == record.parent.checkpoint.digest
+                and live.state is not None
                 and record.steps
             ):
                 self.complain(
