@@ -120,10 +120,10 @@ class Zygote:
         """Runs a script in several processes at the same time; all must end well."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([str(script), [str(arg) for arg in args], count]) + "\\n")
+        self._process.stdin.write(json.dumps([str(script), [str(arg) for arg in args], count]) + "\n")
         self._process.stdin.flush()
         codes = json.loads(self._process.stdout.readline())
-        said = "\\n".join((script.parent / f"out.{number}").read_text() for number in range(count))
+        said = "\n".join((script.parent / f"out.{number}").read_text() for number in range(count))
         assert codes == [0] * count, said
 
     def close(self) -> None:

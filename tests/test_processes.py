@@ -116,12 +116,15 @@ def test_a_stopped_worker_goes_on_with_other_members_when_it_wakes(tmp_path):
     zombie = scripts.start(script, "sqlite", 0, 0.5)
     held = holds(zombie)
     zombie.send_signal(signal.SIGSTOP)
-    other = scripts.start(script, "sqlite", 0.3, 600)
-    scripts.until(lambda: any(event.member == held for event in events(tmp_path, Failed)) or other.poll() is not None)
-    if other.poll() is None:
-        scripts.kill(other)
+    other = scripts.start(script, "sqlite", 0.7, 0)
+    scripts.until(lambda: events(tmp_path, Failed))
     zombie.send_signal(signal.SIGCONT)
     assert scripts.finish(zombie).returncode == 0
+    assert scripts.finish(other).returncode == 0
+    claims = Counter(event.worker for event in events(tmp_path, Claimed))
+    assert len(claims) == 2
+    assert min(claims.values()) > 1
+    assert [event.member for event in events(tmp_path, Failed)] == [held]
     assert_complete(tmp_path)
 
 
@@ -200,34 +203,49 @@ def read(path):
         return b""
 
 
-def test_children_forked_in_the_body_do_no_harm(tmp_path):
-    """As data loaders do: they hold no lock, give nothing back, and complain of nothing when they end."""
-    fork = """
-            import multiprocessing
-            child = multiprocessing.get_context("fork").Process(target=sum, args=([1, 2],))
-            child.start()
-            child.join()
-            assert child.exitcode == 0
-            hold = 2
-            member.report(member["lr"], w + 1)
-            continue
-    """
-    script = scripts.write(tmp_path, SCRIPT.replace("LEASE", "60").replace("            HOLD\n", fork))
+FORKED = {
+    "multiprocessing": "import multiprocessing as m; c = m.get_context('fork').Process(target=print); c.start(); c.join()",
+    "with exit handlers": "import os; (sys.exit(0) if os.fork() == 0 else os.wait())",
+    "with an error": "import os; (1 / 0 if os.fork() == 0 else os.wait())",
+}
+
+
+@pytest.mark.parametrize("how", FORKED)
+def test_children_forked_in_the_body_do_no_harm(tmp_path, how):
+    """As data loaders do. However they end, they give nothing back that is their parent's."""
+    script = scripts.write(tmp_path, SCRIPT.replace("LEASE", "60").replace("HOLD", FORKED[how]))
     done = scripts.succeed(script, "sqlite", 0, 1)
-    assert done.stderr == ""
+    if how != "with an error":
+        assert done.stderr == ""
     assert events(tmp_path, Failed) == []
     assert_complete(tmp_path)
 
 
-def test_a_worker_with_an_open_claim_that_is_forked_keeps_it(tmp_path):
-    fork = """
-            import os
-            if os.fork() == 0:
-                sys.exit(0)  # with all of Python's exit handlers
-            os.wait()
-    """
-    script = scripts.write(tmp_path, SCRIPT.replace("LEASE", "60").replace("            HOLD\n", fork))
-    done = scripts.succeed(script, "sqlite", 0, 1)
-    assert "Traceback" not in done.stderr
+def test_processes_forked_from_one_that_has_joined_are_workers_of_their_own(tmp_path):
+    script = scripts.write(
+        tmp_path,
+        """
+        import multiprocessing, time, numpy as np, phyla
+        population = phyla.Population("run", {"lr": phyla.Float(0, 1)}, 4, 3, seed=1, progress=False, fresh=True)
+        assert population.best is None
+
+        def train():
+            for member in population:
+                w = member.state(lambda member: np.zeros(2))
+                time.sleep(0.1)
+                member.report(member["lr"], w + 1)
+
+        context = multiprocessing.get_context("fork")
+        workers = [context.Process(target=train) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+            assert worker.exitcode == 0
+        assert population.best.interval >= 1
+        """,
+    )
+    assert scripts.succeed(script).stderr == ""
+    assert len({event.worker for event in events(tmp_path, Claimed)}) == 3
     assert events(tmp_path, Failed) == []
     assert_complete(tmp_path)

@@ -133,6 +133,16 @@ def test_a_claim_of_a_report_that_never_was_is_void_on_arrival() -> None:
     assert story.view.late[0]
 
 
+def test_a_claim_that_is_void_on_arrival_keeps_nothing() -> None:
+    story = Story(size=2, keep=1, mode="min")
+    story.claim(0, source=Ref(1, 3))  # not reported yet
+    story.train(1, 3)
+    story.train(1, 2)
+    assert story.kept(1) == [2]
+    story.fail(0, "checkpoint")
+    assert story.kept(1) == [2]
+
+
 def test_the_newest_synced_report_of_each_member_is_kept_but_no_decision_uses_it() -> None:
     story = Story(size=1, keep=1, mode="min")
     story.train(0, 9)

@@ -350,6 +350,13 @@ def test_the_doctor_finds_what_was_changed_in_a_journal(
     assert invariant in {problem.invariant for problem in changed(kind, 8, **fields)}
 
 
+@pytest.mark.parametrize(
+    ("interval", "said"), [(1, "interval 1 is counted twice"), (5, "was never reported"), (99, "99 intervals of 8")]
+)
+def test_the_doctor_says_what_is_wrong_with_a_budget(interval: int, said: str) -> None:
+    assert any(said in problem.what for problem in changed(Reported, 8, interval=interval) if problem.invariant == "I5")
+
+
 def test_the_doctor_finds_checkpoints_that_are_gone_or_damaged() -> None:
     simulation = simulate(3, workers=3, faults=Faults.none())
     for spoil in (simulation.checkpoints.damage, lambda file: simulation.checkpoints.delete([file])):  # type: ignore[attr-defined]

@@ -32,8 +32,8 @@ class Background:
                 if time.monotonic() >= next_sync:
                     self._worker.sync()
                     next_sync = time.monotonic() + self._sync_every
-            except PhylaError as error:
-                log.warning("%s", error)
+            except Exception as error:  # a thread that ended would let the worker look dead
+                log.warning("%s", error if isinstance(error, PhylaError) else repr(error))
 
     def stop(self) -> None:
         """Ends the thread, and makes durable what is left."""

@@ -7,6 +7,7 @@ after a break, Ctrl-C, or an exception that the script or a live kernel caught.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import weakref
@@ -39,6 +40,8 @@ def watch(population: Leaver) -> None:
 
 def leave(population: Leaver) -> None:
     """The loop over this population was left in the middle of a turn."""
+    if population not in _watched:
+        return  # by a forked child: the turn is its parent's
     timer = threading.Timer(SETTLE_SECONDS, population.depart, ("given_back",))
     timer.daemon = False
     _timers[population] = timer
@@ -59,3 +62,12 @@ def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType 
                 population.depart("raised", f"{kind.__name__}: {error}"[:500])
             else:
                 population.depart("given_back")
+
+
+def _after_fork_in_child() -> None:
+    _watched.clear()
+    _timers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

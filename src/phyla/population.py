@@ -117,7 +117,7 @@ class Population:
         self._failures: Counter[int] = Counter()  # of each member since its last report, in this process
         self._departed: Member | None = None
         self._current: Member | None = None  # the newest that was claimed
-        self._found_finished = self._summed_up = False
+        self._found_finished = self._summed_up = self._began_afresh = False
         self._deadline: float | None = None
         self._last_publisher = False
         _never_used.add(self)
@@ -359,10 +359,10 @@ class Population:
     def _start_worker(self) -> Worker:
         arguments = self._arguments
         _never_used.discard(self)
-        _joined.add(self)
         self._place = _run.locate(self.name, arguments.path, arguments.journal)
-        if arguments.fresh:
+        if arguments.fresh and not self._began_afresh:
             _run.set_aside(self._place)
+            self._began_afresh = True
         journal, checkpoints = _run.open_for_work(self._place, durable=arguments.durability == "strict")
         self._once = Once(None if self._place.journal == "memory" else self._place.path)
         worker = Worker(
@@ -381,7 +381,15 @@ class Population:
         self._found_finished = worker.view.finished
         self._deadline = None if arguments.seconds is None else time.monotonic() + arguments.seconds
         self._progress = Progress(self.name, arguments.progress)
+        _joined.add(self)
         return worker
+
+    def forget_parent(self) -> None:
+        """In a forked child: it is no worker yet, and its parent's claim, threads and locks are not its own."""
+        self._turn = threading.RLock()
+        self._departed = self._current = self._background = None
+        if self._place.journal != "memory":
+            self._worker, self.states = None, States()
 
     def _show(self) -> None:
         if self._progress is not None and self._worker is not None:
@@ -433,4 +441,11 @@ def _at_exit(pid: int) -> None:
         )
 
 
+def _after_fork_in_child() -> None:
+    for population in list(_joined):
+        population.forget_parent()
+
+
 atexit.register(_at_exit, os.getpid())
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
