@@ -1,7 +1,5 @@
 """Reading a run: what `phyla.open` gives, and that it never writes."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -136,7 +134,7 @@ def test_a_directory_journal_is_found_too(tmp_path):
     train(tmp_path, "shared", journal="directory")
     assert len(phyla.open(tmp_path / "shared").records) == 24
     assert (tmp_path / "shared" / "journal").is_dir()
-    assert not os.path.exists(tmp_path / "shared" / "journal.db")
+    assert not (tmp_path / "shared" / "journal.db").exists()
 
 
 def test_the_best_says_score_hyperparameters_schedule_and_checkpoint(run):

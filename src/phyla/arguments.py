@@ -7,9 +7,11 @@ import inspect
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
+
+import msgspec
 
 from phyla.errors import SettingsError
 from phyla.run import Heir, locate
@@ -39,6 +41,11 @@ class Arguments:
     fresh: bool
     strict: bool
     progress: bool | None
+
+    def for_check(self) -> Arguments:
+        """The same, for `phyla check`: in memory, and with a member to change places with."""
+        settings = msgspec.structs.replace(self.settings, size=max(2, self.settings.size))
+        return replace(self, settings=settings, journal="memory", fresh=False, progress=False)
 
     @classmethod
     def check(cls, name: str, space: Any, **given: Any) -> Arguments:

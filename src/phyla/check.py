@@ -4,13 +4,17 @@ The script's own loop is run for a few intervals, in memory, with nothing writte
 
     resident   a member trains interval 1, and goes on with interval 2 at once
     restored   another member trains, then the first is restored from its interval 1 and trains interval 2
+    reborn     the first is made anew by `init` and trains interval 1 once more
 
-Both end with the same bits, or something reaches the body that is not its state, its hyperparameters or its member. What that
-is, is found out by trying: again without `reuse`, again with the script's variables as they had been.
+Both ends of interval 2 have the same bits, and both of interval 1, or something reaches the body that is not its state, its
+hyperparameters or its member. What that is, is found out by trying: again without `reuse`, again with the script's variables
+as they had been.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import json as _json
 import math
@@ -18,23 +22,34 @@ import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, ModuleType
+from typing import Any, TypeAlias
 
-import msgspec
 import xxhash
 
-from phyla.checkpoints import codec
+from phyla.checkpoints import Tree, codec
 from phyla.errors import LoopError, PhylaError, SettingsError
 from phyla.events import Claimed, Ref
 from phyla.member import Member
 from phyla.population import Population
-from phyla.states import Live
+from phyla.state import Local
+from phyla.states import Live, States
 from phyla.tree import leaves
 from phyla.worker import HELD, Claim, Outcome
 
 TRIED = 8  # members that may diverge before the check gives up
 LARGEST = 2**20  # bytes of a script's variable that is looked at
+ATTRIBUTES = 100  # of an object, that are looked at
+
+Variables: TypeAlias = "dict[str, bytes]"
+"""A script's variables, encoded; `name.attribute` for those of its objects."""
+
+TWICE = (
+    "the body does not give the same result twice from the same state, hyperparameters and seed",
+    "seed every generator from member.seed (Python's, NumPy's and torch's global ones are seeded already), make iterators "
+    "inside the body, keep nothing in objects that outlive a turn, and switch deterministic kernels on",
+)
+"""A cause, and what to do about it."""
 
 
 class _Finished(BaseException):
@@ -102,7 +117,7 @@ class _Turns:
         self._frame = _user_frame()
         for a in sorted(self._hypers)[:TRIED]:
             self.a = a
-            self._population.states.drop()
+            self._states.drop()
             yield from self._train(self.a, 1)
             first, before = self._tree, self._variables()
             if self._finite:
@@ -117,15 +132,39 @@ class _Turns:
         self.b = 1 if self.a == 0 else 0
         yield from self._restored(first)
         restored = self._tree
-        differs = difference(resident, restored)
-        self.finding = Finding(differs)
-        if differs:
+        self.finding = Finding(difference(resident, restored))
+        if self.finding.differs:
             yield from self._find_cause(first, before, resident, restored)
+        else:
+            yield from self._reborn(first)
         raise _Finished
 
-    def _find_cause(self, first: Any, before: dict[str, Any], resident: Any, restored: Any) -> Iterator[Member]:
-        finding, states = self.finding, self._population.states
+    def _reborn(self, first: Any) -> Iterator[Member]:
+        """The first member is made by `init` once more and trains interval 1 again."""
+        finding, newborn = self.finding, self._states.newborn[self.a]
         assert finding is not None
+        self._states.drop()
+        yield from self._train(self.a, 1)
+        if differs := difference(newborn, self._states.newborn[self.a]):
+            finding.differs = differs
+            finding.cause = "init does not make the same state twice for the same member"
+            finding.advice = (
+                "make everything in init anew, and seed generators of your own from member.seed (Python's, NumPy's and torch's "
+                "global ones are seeded already)"
+            )
+        elif differs := difference(first, self._tree):
+            finding.differs, finding.cause, finding.advice = differs, *TWICE
+
+    def _find_cause(self, first: Any, before: dict[str, Any], resident: Any, restored: Any) -> Iterator[Member]:
+        finding, states = self.finding, self._states
+        assert finding is not None
+        if self._states.locals:
+            names = ", ".join(sorted(self._states.locals))
+            finding.cause = f"{names} is a Local: it stays in one process, and a restored member begins with a new one"
+            finding.advice = (
+                "nothing, if that is meant: a Local is outside the promise; else put it into the state, or into a Part"
+            )
+            return
         if states.has_reused:
             states.reuses = False
             yield from self._restored(first)
@@ -153,11 +192,7 @@ class _Turns:
                 return
         yield from self._restored(first)
         if difference(restored, self._tree):
-            finding.cause = "the body does not give the same result twice from the same state, hyperparameters and seed"
-            finding.advice = (
-                "seed every generator from member.seed (Python's, NumPy's and torch's global ones are seeded already), make "
-                "iterators inside the body, and switch deterministic kernels on"
-            )
+            finding.cause, finding.advice = TWICE
         else:
             suspects = f" (what changed in the script: {', '.join(map(repr, changed))})" if changed else ""
             finding.cause = f"something outlives a turn that is not in the state{suspects}"
@@ -166,25 +201,19 @@ class _Turns:
     # Turns ----------------------------------------------------------------------------------------------------------
 
     def _prepare(self, population: Population) -> None:
-        arguments = population._arguments
-        settings = msgspec.structs.replace(arguments.settings, size=max(2, arguments.settings.size))
-        population._arguments = dataclasses.replace(
-            arguments, settings=settings, journal="memory", fresh=False, progress=False
-        )
         self._population = population
-        self._worker = population._join()
+        born = population.view.born
+        population.states = self._states = _Witness()
         population.publish = self._publish  # type: ignore[method-assign]
-        born = self._worker.view.born
         self._hypers = {member: event.hypers for member, event in enumerate(born) if event is not None}
         self._init_read: set[str] = set()
 
-    def _restored(self, first: Any, variables: dict[str, Any] | None = None) -> Iterator[Member]:
+    def _restored(self, first: Any, variables: Variables | None = None) -> Iterator[Member]:
         """The other member trains, then the first is restored from its interval 1 and trains interval 2."""
-        self._population.states.drop()
+        self._states.drop()
         yield from self._train(self.b, 1)
         if variables and self._frame is not None:
-            for name, value in variables.items():
-                self._frame.f_globals[name] = codec.decode(value)["value"]
+            assign(self._frame, variables)
         yield from self._train(self.a, 2, first)
 
     def _train(self, member: int, interval: int, tree: Any = None) -> Iterator[Member]:
@@ -208,29 +237,73 @@ class _Turns:
     def _publish(self, claim: Claim, live: Live, outcome: Outcome) -> None:
         """In the place of the population's: keeps the bytes instead."""
         event = claim.events[0]
-        data = b"".join(bytes(part) for part in codec.encode(live.save()))
+        data = _encoded(live.save())
         self._tree = codec.decode(data)
         self._finite = outcome.score is None or math.isfinite(outcome.score)
-        self._population.states.keep(Ref(event.member, event.seq + 1), live, len(data))
+        self._states.keep(Ref(event.member, event.seq + 1), live, len(data))
 
-    def _variables(self) -> dict[str, bytes]:
-        """The script's own variables that are plain values or arrays, encoded."""
-        found = {}
-        for name, value in dict(self._frame.f_locals if self._frame is not None else {}).items():
-            if (
-                name.startswith("__")
-                or callable(value)
-                or isinstance(value, Member)
-                or getattr(value, "nbytes", 0) > LARGEST
-            ):
-                continue
-            try:
-                data = b"".join(bytes(part) for part in codec.encode({"value": value}))
-            except (PhylaError, TypeError, ValueError):
-                continue
-            if len(data) <= LARGEST:
+    def _variables(self) -> Variables:
+        return variables(self._frame) if self._frame is not None else {}
+
+
+class _Witness(States):
+    """Remembers what `init` made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.newborn: dict[int, Tree] = {}  # by member
+        self.locals: set[str] = set()  # the paths of Locals
+
+    def obtain(self, turn: Any, claim: Claimed, tree: Any, *args: Any) -> Live:
+        live = super().obtain(turn, claim, tree, *args)
+        if tree is None:
+            self.newborn[claim.member] = codec.decode(_encoded(live.save()))
+            self.locals |= {path for path, part in live.made.parts.items() if isinstance(part, Local)}
+        return live
+
+
+def variables(frame: FrameType) -> Variables:
+    """What a script's loop can see and change, encoded: plain values and arrays, its own, its module's and its objects'."""
+    found: Variables = {}
+    for name, value in {**frame.f_globals, **frame.f_locals}.items():
+        if name.startswith("__") or callable(value) or isinstance(value, ModuleType | Member | Population):
+            continue
+        found |= _small({name: value}) or _small({f"{name}.{key}": each for key, each in _attributes(value)})
+    return found
+
+
+def _attributes(value: Any) -> list[tuple[str, Any]]:
+    return list(vars(value).items())[:ATTRIBUTES] if hasattr(value, "__dict__") else []
+
+
+def _small(values: dict[str, Any]) -> Variables:
+    """Those of these values that a checkpoint could hold, and that are not large."""
+    found = {}
+    for name, value in values.items():
+        with contextlib.suppress(PhylaError, TypeError, ValueError):
+            if getattr(value, "nbytes", 0) <= LARGEST and len(data := _encoded({"value": value})) <= LARGEST:
                 found[name] = data
-        return found
+    return found
+
+
+def assign(frame: FrameType, values: Variables) -> None:
+    """Sets what `variables` gave again."""
+    local = frame.f_locals
+    for dotted, data in values.items():
+        value = codec.decode(data)["value"]
+        name, _, attribute = dotted.partition(".")
+        if attribute:
+            setattr(local[name] if name in local else frame.f_globals[name], attribute, value)
+        elif name in local:
+            local[name] = value
+        else:
+            frame.f_globals[name] = value
+    if sys.version_info < (3, 13) and local is not frame.f_globals:
+        ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), ctypes.c_int(0))
+
+
+def _encoded(tree: Tree) -> bytes:
+    return b"".join(bytes(part) for part in codec.encode(tree))
 
 
 def _user_frame() -> FrameType | None:
@@ -254,7 +327,7 @@ def difference(one: Any, other: Any) -> list[str]:
 
 
 def digest(leaf: Any) -> str:
-    return xxhash.xxh3_128_hexdigest(b"".join(bytes(part) for part in codec.encode({"leaf": leaf})))
+    return xxhash.xxh3_128_hexdigest(_encoded({"leaf": leaf}))
 
 
 def _how_far(a: Any, b: Any) -> str:

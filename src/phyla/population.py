@@ -119,6 +119,7 @@ class Population:
         self._current: Member | None = None  # the newest that was claimed
         self._found_finished = self._summed_up = self._began_afresh = False
         self._deadline: float | None = None
+        self._checked: Iterator[Member] | None = None
         self._last_publisher = False
         _never_used.add(self)
 
@@ -145,6 +146,9 @@ class Population:
 
     def claim(self) -> Member | None:
         """The next member to train, for code that lives in somebody else's callback; None when nothing is left to do."""
+        if Population.checker is not None:
+            self._checked = self._checked or Population.checker(self)
+            return next(self._checked, None)
         with self._turn:
             worker = self._join()
             self.depart("given_back")
@@ -357,7 +361,7 @@ class Population:
         return self._worker
 
     def _start_worker(self) -> Worker:
-        arguments = self._arguments
+        arguments = self._arguments = self._arguments.for_check() if Population.checker is not None else self._arguments
         _never_used.discard(self)
         self._place = _run.locate(self.name, arguments.path, arguments.journal)
         if arguments.fresh and not self._began_afresh:
