@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -77,4 +78,11 @@ def seed_globals(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     if (torch := loaded("torch")) is not None:
-        torch.manual_seed(seed)
+        # torch.manual_seed also formats a stack trace for each device library that nobody has started yet: 0.3 ms
+        (torch.manual_seed if _has_accelerator() else torch.default_generator.manual_seed)(seed)
+
+
+@functools.cache
+def _has_accelerator() -> bool:
+    torch = loaded("torch")
+    return bool(torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available())
