@@ -149,10 +149,11 @@ def test_the_best_says_score_hyperparameters_schedule_and_checkpoint(run):
 def test_a_relative_path_a_name_and_a_path_are_the_same_run(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path.parent)
     uids = {phyla.open(way).best.uid for way in (tmp_path / "read", str(tmp_path / "read"), f"{tmp_path.name}/read")}
+    uids.add(run.best.uid)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "read").rename(tmp_path / "runs/read")
-    assert uids | {phyla.open("read").best.uid} == {run.best.uid}
+    assert len(uids | {phyla.open("read").best.uid}) == 1
 
 
 def test_a_run_that_was_moved_opens_and_loads(run, tmp_path):
@@ -247,9 +248,9 @@ def test_to_frame_without_pandas_says_what_to_install(run, monkeypatch):
 
 
 def listing(path):
-    """Everything that a write would change, whoever may look: names, sizes, modes, times of change."""
+    """Everything that a write would change, whoever may look: names, sizes, modes, times of writing."""
     names = [path, *sorted(path.rglob("*"))]
-    return [(name, s.st_size, s.st_mode, s.st_mtime_ns, s.st_ctime_ns) for name in names for s in [name.stat()]]
+    return [(name, s.st_size, s.st_mode, s.st_mtime_ns) for name in names for s in [name.stat()]]
 
 
 def look(path):
@@ -300,7 +301,7 @@ def test_an_open_run_shows_what_has_happened_since(tmp_path):
     member = population.claim()
     run, seen = phyla.open(tmp_path / "live"), []
     while member is not None:
-        member.report(member["lr"], member.state(init))
+        member.report(member["lr"], {**member.state(init), "w": np.full(3, member.seed)})
         seen.append(len(run.records))
         member = population.claim()
     assert seen == [1, 2, 3, 4]

@@ -394,7 +394,6 @@ def test_a_seed_fixes_every_event() -> None:
         assert first == second, f"seed {seed}"
 
 
-@pytest.mark.xfail(reason="Worker._take_over iterates over a set of str, whose order differs between processes")
 def test_a_seed_fixes_every_event_in_other_processes_too() -> None:
     script = "from test_simulation import *; print(*(digest(simulate(seed, **TWICE)) for seed in range(20, 24)))"
     here = Path(__file__).parent

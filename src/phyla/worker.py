@@ -325,7 +325,7 @@ class Worker:
         if not claims:
             return
         beats = self.journal.beats()
-        for worker in {claim.worker for claim in claims}:
+        for worker in sorted({claim.worker for claim in claims}):
             count, since = self._heard.get(worker, (None, now))
             if beats.get(worker, 0) != count:
                 count, since = beats.get(worker, 0), now
