@@ -301,7 +301,7 @@ def test_an_open_run_shows_what_has_happened_since(tmp_path):
     member = population.claim()
     run, seen = phyla.open(tmp_path / "live"), []
     while member is not None:
-        member.report(member["lr"], {**member.state(init), "w": np.full(3, member.seed)})
+        member.report(member["lr"], {**member.state(init), "w": np.full(3, float(member.seed))})
         seen.append(len(run.records))
         member = population.claim()
     assert seen == [1, 2, 3, 4]
