@@ -184,7 +184,7 @@ def decode(data: bytes | str) -> Event:
     """The event that `encode` wrote. Raises JournalError for anything else."""
     try:
         return _decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         text = data[:80] if isinstance(data, str) else data[:80].decode("utf-8", "replace")
         raise JournalError(
             f"not an event that this version of phyla knows ({error}): {text!r}… "
