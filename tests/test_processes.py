@@ -207,6 +207,7 @@ FORKED = {
     "multiprocessing": "import multiprocessing as m; c = m.get_context('fork').Process(target=print); c.start(); c.join()",
     "with exit handlers": "import os; (sys.exit(0) if os.fork() == 0 else os.wait())",
     "with an error": "import os; (1 / 0 if os.fork() == 0 else os.wait())",
+    "that leaves the loop": "import os\n            if os.fork() == 0: break\n            os.wait()",
 }
 
 
