@@ -20,7 +20,8 @@ def sequence(
     seed: int, member: int, interval: int, purpose: Purpose, replacements: int, attempt: int = 0
 ) -> np.random.SeedSequence:
     """The seeds of one member's one purpose. `replacements` counts how often its state was replaced; `attempt` its retries."""
-    return np.random.SeedSequence([seed, member, interval, purpose, replacements, attempt])
+    words = [seed, member, interval, purpose, replacements, attempt]
+    return np.random.SeedSequence(np.array(words, np.uint32) if seed < 2**32 else words)  # an array is taken in faster
 
 
 def generator(seed: int, member: int, interval: int, purpose: Purpose, replacements: int) -> np.random.Generator:

@@ -189,11 +189,10 @@ def _store_torch(tensor: torch.Tensor) -> Leaf:
     if tensor.is_quantized or tensor.is_meta or hasattr(tensor, "full_tensor"):
         raise Unstorable("it is quantized, distributed or without data; save plain tensors instead")
     name, shape = str(tensor.dtype).removeprefix("torch."), tensor.shape
-    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
     if name not in _KNOWN_TO_NUMPY:
         wide = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-        tensor = tensor.contiguous().view(wide[tensor.itemsize])
-    array = tensor.numpy()
+        tensor = tensor.detach().resolve_conj().resolve_neg().contiguous().view(wide[tensor.itemsize])
+    array = tensor.numpy(force=True)  # detached, from its device, with what it negates or conjugates done
     if name in _TORCH:
         return Leaf({}, _TORCH[name], shape, _flat(array), array.nbytes)
     return Leaf({"dtype": name, "shape": list(shape)}, "U8", (array.nbytes,), _flat(array), array.nbytes)
