@@ -510,7 +510,7 @@ def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, toy: Path, phyla_: Callable[...
     def interrupt(path: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("phyla.run.open", interrupt)
+    monkeypatch.setattr("phyla.runs.open", interrupt)
     assert phyla_("status", toy) == (130, "", "phyla: interrupted\n")
 
 

@@ -17,7 +17,7 @@ from phyla.lineage import Schedule
 from phyla.member import Member
 from phyla.population import Population
 from phyla.record import Record
-from phyla.run import Run, open
+from phyla.runs import Run, open
 from phyla.space import Choice, Float, Int
 from phyla.state import Local, Part
 from phyla.strategies.contract import FRESH, KEEP, Decision

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from phyla.errors import SettingsError
-from phyla.run import Heir, locate
+from phyla.runs import Heir, locate
 from phyla.settings import Settings
 from phyla.space import Hyperparameter, Space, describe, validate_space
 from phyla.strategies.contract import Strategy

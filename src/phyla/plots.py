@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from phyla.errors import SettingsError
 from phyla.record import Record, show_score
-from phyla.run import Run
+from phyla.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,17 +17,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from phyla import departures, host
-from phyla import run as _run
+from phyla import departures, host, launched, runs
 from phyla.arguments import Arguments
 from phyla.background import Background
 from phyla.begin import begin
 from phyla.errors import LoopError, PhylaError, PhylaWarning, StateError
+from phyla.launched import Joined
 from phyla.member import Member
 from phyla.once import Once
 from phyla.progress import Progress, summary
 from phyla.record import Record
-from phyla.run import Heir, Run
+from phyla.runs import Heir, Run
 from phyla.space import Hyperparameter
 from phyla.states import Live, States
 from phyla.strategies.contract import Exploit, Explore, Strategy
@@ -363,11 +363,13 @@ class Population:
     def _start_worker(self) -> Worker:
         arguments = self._arguments = self._arguments.for_check() if Population.checker is not None else self._arguments
         _never_used.discard(self)
-        self._place = _run.locate(self.name, arguments.path, arguments.journal)
+        self._place = runs.locate(self.name, arguments.path, arguments.journal)
         if arguments.fresh and not self._began_afresh:
-            _run.set_aside(self._place)
+            with launched.first(f"fresh.{self.name}") as first:
+                if first:
+                    runs.set_aside(self._place)
             self._began_afresh = True
-        journal, checkpoints = _run.open_for_work(self._place, durable=arguments.durability == "strict")
+        journal, checkpoints = runs.open_for_work(self._place, durable=arguments.durability == "strict")
         self._once = Once(None if self._place.journal == "memory" else self._place.path)
         worker = Worker(
             id=host.new_worker_id(),
@@ -377,10 +379,12 @@ class Population:
             gone=host.is_gone,
             held=self.states.holds,
             prefers=self._rank,
-            origins=_run.load_origin,
+            origins=runs.load_origin,
             lease=arguments.lease or (120.0 if self._place.journal == "directory" else 30.0),
             script=script_digest(),
         )
+        if self._place.journal != "memory":
+            launched.announce(Joined(self._place.path.absolute(), self._place.journal, worker.id))
         begin(worker, self.name, arguments)
         self._found_finished = worker.view.finished
         self._deadline = None if arguments.seconds is None else time.monotonic() + arguments.seconds

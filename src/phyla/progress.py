@@ -7,7 +7,7 @@ import time
 from typing import TextIO
 
 from phyla.record import show_hypers, show_schedule, show_score
-from phyla.run import Run
+from phyla.runs import Run
 from phyla.view import UNBOUNDED, View
 
 EVERY_SECONDS = 0.2

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from phyla import run as _run
+from phyla import runs
 from phyla.checkpoints import Checkpoints, Tree
 from phyla.cli.text import inert, on_terminal, plural, print_json, show, words
 from phyla.doctor import Problem, examine
 from phyla.errors import CheckpointError, JournalError
 from phyla.events import Checkpoint, Recorded
-from phyla.run import Run
+from phyla.runs import Run
 from phyla.strategies.contract import Strategy
 from phyla.strategies.rebuild import rebuild
 from phyla.version import __version__
@@ -48,7 +48,7 @@ class Check:
 
 def doctor(run: str, *, json: bool) -> int:
     """Prints each check; 1 if one has found a problem."""
-    opened = _run.open(run)
+    opened = runs.open(run)
     events = [Recorded(position, event) for position, event in enumerate(opened.events(), 1)]
     checks, kept = diagnose(opened, events)
     failed = any(check.problems for check in checks)

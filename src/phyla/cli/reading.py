@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from phyla import run as _run
+from phyla import runs
 from phyla.cli.text import (
     Column,
     facts,
@@ -30,12 +30,12 @@ from phyla.errors import SettingsError
 from phyla.events import as_json_number, encode
 from phyla.lineage import Copy, Schedule
 from phyla.record import Record, show_hypers, show_schedule, show_score
-from phyla.run import Run
+from phyla.runs import Run
 
 
 def best(run: str, *, final: bool, json: bool) -> int:
     """Prints the best report of a run, or the best of those that its members stand at."""
-    opened = _run.open(run)
+    opened = runs.open(run)
     word = "final" if final else "best"
     record = opened.final if final else opened.best
     if record is None:
@@ -105,7 +105,7 @@ def _as_json(record: Record, schedule: Schedule, where: Path) -> dict[str, Any]:
 
 def schedule(run: str, *, member: int | None, out: Path | None, json: bool) -> int:
     """Prints or saves the schedule of the best report, or of the one that a member stands at."""
-    opened = _run.open(run)
+    opened = runs.open(run)
     record = _newest(opened, member) if member is not None else opened.best
     if record is None:
         raise SettingsError(f"{opened.path} has no score yet, so nothing is best; --member M gives the schedule of any")
@@ -147,7 +147,7 @@ def _show_schedule(name: str, record: Record, found: Schedule) -> None:
 
 def lineage(run: str, *, json: bool) -> int:
     """Prints every exploit, and whose first weights are alive."""
-    opened = _run.open(run)
+    opened = runs.open(run)
     tree = opened.lineage()
     if json:
         print_json([_copy_as_json(copy) for copy in tree.copies])
@@ -184,7 +184,7 @@ def _copy_as_json(copy: Copy) -> dict[str, Any]:
 
 def export(run: str, *, table: bool, out: Path | None) -> int:
     """Prints or saves every event as JSON, one a line; or every report as a row of CSV."""
-    opened = _run.open(run)
+    opened = runs.open(run)
     if table:
         write(_csv(opened), out)
     else:
@@ -212,7 +212,7 @@ def plot(name: str, *, out: Path | None) -> int:
     """A picture of a run."""
     from phyla.plots import plot
 
-    run = _run.open(name)
+    run = runs.open(name)
     file = out if out is not None else Path(f"{run.name}.png")
     plot(run, file)
     print(inert(str(file)))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from phyla import host
-from phyla import run as _run
+from phyla import host, runs
 from phyla.cli.standing import Holder, Row, Standing, standing
 from phyla.cli.text import (
     ROWS,
@@ -40,11 +39,11 @@ STYLES = {"training": "bold green", "finished": "bold", "idle": "bold yellow", "
 
 def status(run: str, *, everyone: bool, json: bool) -> int:
     """Prints how a run stands; 0."""
-    opened = _run.open(run)
+    opened = runs.open(run)
     assert opened.path is not None  # it was opened by its path
     now = time.time()
     found = standing(opened.events(), now, host.is_gone)
-    files = _files(_run.Place(opened.path).checkpoints)
+    files = _files(runs.Place(opened.path).checkpoints)
     if json:
         print_json(_as_json(found, opened.path, files))
     else:
