@@ -21,8 +21,12 @@ from phyla.events import (
     Extended,
     Failed,
     Origin,
+    Paused,
     Ref,
     Reported,
+    Resized,
+    Resumed,
+    SpaceChanged,
     Stopped,
     decode,
     encode,
@@ -85,6 +89,10 @@ fields: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     },
     Failed: {"interval": numbers, "why": whys, "voids": maybe(refs), "error": maybe(texts), "worker": maybe(texts)},
     Extended: {"intervals": numbers},
+    Resized: {"size": numbers, "first": numbers, "retired": st.lists(numbers, max_size=3)},
+    SpaceChanged: {"space": notes, "first": numbers},
+    Paused: {},
+    Resumed: {},
     Stopped: {"why": texts},
 }
 events_of_every_kind = {kind: st.builds(kind, **place, **known) for kind, known in fields.items()}
@@ -104,7 +112,7 @@ def test_an_event_is_the_same_after_json(kind: type, data: st.DataObject) -> Non
     assert type(decode(text)) is kind
     assert b"\n" not in text
     plain = json.loads(text)
-    assert plain["kind"] == event.kind == kind.__name__.lower()
+    assert plain["kind"] == event.kind == kind.__name__.lower().removesuffix("changed")
     assert encode(decode(text)) == text
 
 

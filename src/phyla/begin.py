@@ -17,7 +17,7 @@ from phyla.errors import Conflict, RunDiffers
 from phyla.events import RUN, Born, Created
 from phyla.randomness import Purpose
 from phyla.settings import Settings, differences
-from phyla.space import draw
+from phyla.space import describe, draw
 from phyla.version import __version__
 from phyla.worker import Worker
 
@@ -73,7 +73,9 @@ def _compare(worker: Worker, name: str, arguments: Arguments) -> None:
         seed=recorded.seed if arguments.seed is None else arguments.seed,
         threads=named.threads or recorded.threads,
     )
-    found = differences(recorded, named, {"intervals": view.intervals})
+    found = differences(
+        recorded, named, {"intervals": view.intervals, "size": view.size, "space": describe(view.space)}
+    )
     if found:
         single = [one for each in found for one in _single(*each)]
         lines = "".join(

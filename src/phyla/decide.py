@@ -45,14 +45,14 @@ def decide(view: View, member: int, strategy: Strategy) -> Choice:
     if needs_rescue(view, member):
         rescue = getattr(strategy, "rescue", DEFAULT_RESCUE)
         decision = rescue(view, member, _rng(view, member))
-        return _choice(view, decision, own, ready, replaced=True)
+        return _choice(view, member, decision, own, ready, replaced=True)
     if own is None:
         born = view.born[member]
         assert born is not None
         return Choice(born.hypers, None, None, ready=False, replaced=False, notes=None)
     if not ready:
-        return Choice(own.hypers, own.ref, None, ready=False, replaced=False, notes=None)
-    return _choice(view, strategy(view, member, _rng(view, member)), own, ready=True, replaced=False)
+        return Choice(_within(view, member, own.hypers, own), own.ref, None, ready=False, replaced=False, notes=None)
+    return _choice(view, member, strategy(view, member, _rng(view, member)), own, ready=True, replaced=False)
 
 
 def is_ready(view: View, member: int) -> bool:
@@ -77,7 +77,7 @@ def _rng(view: View, member: int) -> Any:
     )
 
 
-def _choice(view: View, decision: Decision, own: Record | None, ready: bool, replaced: bool) -> Choice:
+def _choice(view: View, member: int, decision: Decision, own: Record | None, ready: bool, replaced: bool) -> Choice:
     weights = own if decision.weights is KEEP else None if decision.weights is FRESH else decision.weights
     if not isinstance(decision.weights, Weights | Record):
         raise SettingsError(f"a strategy decided on weights {weights!r}; expected KEEP, FRESH or a report")
@@ -89,7 +89,7 @@ def _choice(view: View, decision: Decision, own: Record | None, ready: bool, rep
         )
     donor = decision.donor if decision.donor is not None else weights if weights is not own else None
     return Choice(
-        hypers=_within(view, decision.hypers, weights),
+        hypers=_within(view, member, decision.hypers, weights),
         source=weights.ref if weights is not None else None,
         donor=donor.ref if donor is not None else None,
         ready=ready,
@@ -98,11 +98,12 @@ def _choice(view: View, decision: Decision, own: Record | None, ready: bool, rep
     )
 
 
-def _within(view: View, hypers: Hypers, weights: Record | None) -> Hypers:
+def _within(view: View, member: int, hypers: Hypers, weights: Record | None) -> Hypers:
     """Clipped into the space; structural ones as the weights have them."""
-    if hypers.keys() != view.space.keys():
-        raise SettingsError(f"a strategy gave hyperparameters {sorted(hypers)}; the space has {sorted(view.space)}")
+    space = view.space_of(member)
+    if hypers.keys() != space.keys():
+        raise SettingsError(f"a strategy gave hyperparameters {sorted(hypers)}; the space has {sorted(space)}")
     return {
         name: weights.hypers[name] if h.structural and weights is not None else h.clip(hypers[name])
-        for name, h in view.space.items()
+        for name, h in space.items()
     }

@@ -111,7 +111,7 @@ def _budgets(view: View) -> Iterator[Problem]:
         if len(counted) != len(set(counted)):
             twice = sorted({interval for interval in counted if counted.count(interval) > 1})
             yield Problem("I5", where, f"interval {twice[0]} is counted twice", KEEP_A_COPY)
-        if missing := set(range(1, max(counted, default=0) + 1)) - set(counted) - void.get(member, set()):
+        if missing := set(range(int(view.since[member]) + 1, max(counted, default=0) + 1)) - set(counted) - void.get(member, set()):
             yield Problem(
                 "I5", where, f"interval {min(missing)} was never reported, though later ones were", KEEP_A_COPY
             )

@@ -5,18 +5,19 @@ happens to member m; stream RUN holds what happens to the run. One constraint, t
 and fencing token at the same time.
 
     stream m    Born  ( Claimed  ( Reported | Failed )  |  Failed(checkpoint) )*
-    stream RUN  Created  ( Extended | Stopped )*
+    stream RUN  Created  ( Extended | Resized | SpaceChanged | Paused | Resumed | Stopped )*
 
 | event    | written by                                      | may follow                     |
 |----------|-------------------------------------------------|--------------------------------|
 | Created  | the first worker, with all Born, in one append  | nothing: it is (RUN, 1)        |
-| Born     | with Created                                    | nothing: it is (m, 1)          |
+| Born     | with Created, or with the Resized that adds it  | nothing: it is (m, 1)          |
 | Claimed  | any worker                                      | Born, Reported, Failed         |
 | Reported | the holder of the open claim                    | its Claimed                    |
 | Failed   | the holder; whoever found it lost or reaped it  | its Claimed                    |
 | Failed(checkpoint, voids=…) | the worker whose restore failed  | its Claimed                    |
-| Extended | `phyla change`                                  | anything in stream RUN         |
-| Stopped  | the worker that saw the target reached          | anything in stream RUN         |
+| Extended, Resized, SpaceChanged | `phyla change`           | anything in stream RUN         |
+| Paused, Resumed | `phyla pause`, `phyla resume`            | anything in stream RUN         |
+| Stopped  | the worker that saw the target reached; `phyla stop` | anything in stream RUN    |
 """
 
 from __future__ import annotations
@@ -155,13 +156,42 @@ class Extended(_Event, frozen=True, kw_only=True, tag="extended"):
     intervals: int
 
 
+class Resized(_Event, frozen=True, kw_only=True, tag="resized"):
+    """Members enter, each with its Born in the same append, or leave for good: they train no more and are copied no more.
+
+    Who enters has the next ids, and trains from interval `first` on, on the weights of a donor.
+    """
+
+    size: int  # members from now on
+    first: int  # the first interval that this governs
+    retired: list[int] = []  # the ids of those that leave
+
+
+class SpaceChanged(_Event, frozen=True, kw_only=True, tag="space"):
+    """Other bounds or choices for the same hyperparameters. What lies outside is clipped when it is next decided on."""
+
+    space: dict[str, Any]  # each hyperparameter, described (space.describe)
+    first: int  # the first interval that this governs
+
+
+class Paused(_Event, frozen=True, kw_only=True, tag="paused"):
+    """Nothing is claimed until Resumed; open claims may report."""
+
+
+class Resumed(_Event, frozen=True, kw_only=True, tag="resumed"):
+    """What was paused or stopped goes on."""
+
+
 class Stopped(_Event, frozen=True, kw_only=True, tag="stopped"):
     """The run ends now, whatever its budget; open claims may still report."""
 
     why: str
 
 
-Event: TypeAlias = Created | Born | Claimed | Reported | Failed | Extended | Stopped
+RunEvent: TypeAlias = Created | Extended | Resized | SpaceChanged | Paused | Resumed | Stopped
+"""The events of stream RUN."""
+
+Event: TypeAlias = Born | Claimed | Reported | Failed | RunEvent
 
 
 class Recorded(NamedTuple):

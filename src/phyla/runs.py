@@ -254,17 +254,22 @@ def open(path: str | Path) -> Run:
 
     Raises SettingsError if there is no run, with the runs that are there.
     """
+    place = find(path)
+    journal: Journal = (
+        SqliteJournal(place.path / _HOMES["sqlite"], readonly=True)
+        if place.journal == "sqlite"
+        else DirectoryJournal(place.path / _HOMES["directory"], readonly=True)
+    )
+    return Run(journal, LocalCheckpoints(place.checkpoints, readonly=True), place.path)
+
+
+def find(path: str | Path) -> Place:
+    """The place of an existing run, given its directory, or its name under $PHYLA_RUNS or ./runs."""
     given = Path(path)
     for candidate in (given, Path(os.environ.get("PHYLA_RUNS") or "runs") / given):
         for kind, file in _HOMES.items():
             if (candidate / file).exists():
-                place = Place(candidate, kind)
-                journal: Journal = (
-                    SqliteJournal(place.path / file, readonly=True)
-                    if kind == "sqlite"
-                    else DirectoryJournal(place.path / file, readonly=True)
-                )
-                return Run(journal, LocalCheckpoints(place.checkpoints, readonly=True), candidate)
+                return Place(candidate, kind)
     there = _runs_beside(given)
     hint = f"; there are: {', '.join(there)}" if there else ""
     raise SettingsError(

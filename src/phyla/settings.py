@@ -7,7 +7,7 @@ value. *local*: the business of this one process, recorded nowhere.
 | argument    | kind     | argument   | kind     | argument     | kind  |
 |-------------|----------|------------|----------|--------------|-------|
 | name        | identity | ready      | identity | seconds      | local |
-| space       | identity | burn_in    | identity | lease        | local |
+| space       | by event | burn_in    | identity | lease        | local |
 | size        | by event | exploit    | identity | durability   | local |
 | intervals   | by event | explore    | identity | sync_every   | local |
 | seed        | identity | strategy   | identity | strict       | local |

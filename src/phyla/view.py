@@ -22,9 +22,14 @@ from phyla.events import (
     Event,
     Extended,
     Failed,
+    Paused,
     Recorded,
     Ref,
     Reported,
+    Resized,
+    Resumed,
+    RunEvent,
+    SpaceChanged,
     Stopped,
     as_float,
 )
@@ -53,6 +58,8 @@ class View:
         self.created: Created | None = None
         self.intervals = 0
         self.stopped: str | None = None
+        self.paused = False
+        self._resized = False
         self.best: Record | None = None  # the best report ever whose checkpoint is kept
         self.records: dict[Ref, Record] = {}  # every report, by its place
         self.troubled: set[int] = set()  # members whose body has failed by its own fault
@@ -64,27 +71,51 @@ class View:
     def _begin(self, created: Created) -> None:
         self.created = created
         self.settings: Settings = created.settings
-        self.space: Space = space_from(created.settings.space)
-        self.size = n = created.settings.size
+        self.size = 0  # members that train
         self.intervals = UNBOUNDED if created.settings.intervals is None else created.settings.intervals
         self.sign = 1.0 if created.settings.mode == "max" else -1.0
-        self.head = np.zeros(n, np.int64)  # the last seq in the member's stream
-        self.done = np.zeros(n, np.int64)  # the newest interval that is reported and not void
-        self.busy = np.zeros(n, np.bool_)  # has an open claim
-        self.last_ready = np.zeros(n, np.int64)  # intervals done when it was last ready
-        self.fails = np.zeros(n, np.int64)  # that consumed retries of the interval it stands at
-        self.losses = np.zeros(n, np.int64)  # since its last report
-        self.replacements = np.zeros(n, np.int64)  # of its state, for whatever reason but an exploit; keys randomness
-        self.forced = np.zeros(n, np.bool_)  # out of retries: to be replaced
-        self.born: list[Born | None] = [None] * n
-        self.open: list[Claimed | None] = [None] * n
-        self.late: list[bool] = [False] * n  # the open claim's source had been released before the claim was in
-        self.repeat: list[Claimed | None] = [None] * n  # a decision that a loss or a give-back ended
-        self.history: list[list[Record]] = [[] for _ in range(n)]  # reports that are not void, oldest first
-        self.samples: list[list[float]] = [[] for _ in range(n)]  # since its weights last changed hands
-        self._kept: list[deque[Record]] = [deque() for _ in range(n)]  # the newest `keep`, void or not
-        self._synced: list[Record | None] = [None] * n
-        self._steps: list[int | float] = [0] * n  # trained before its newest claim
+        self.spaces: list[tuple[int, Space]] = [(1, space_from(created.settings.space))]  # from which interval on
+        self.head = np.zeros(0, np.int64)  # the last seq in the member's stream
+        self.done = np.zeros(0, np.int64)  # the newest interval that is reported and not void
+        self.since = np.zeros(0, np.int64)  # intervals done when it entered
+        self.until = np.zeros(0, np.int64)  # the first interval that it is no longer part of
+        self.busy = np.zeros(0, np.bool_)  # has an open claim
+        self.last_ready = np.zeros(0, np.int64)  # intervals done when it was last ready
+        self.fails = np.zeros(0, np.int64)  # that consumed retries of the interval it stands at
+        self.losses = np.zeros(0, np.int64)  # since its last report
+        self.replacements = np.zeros(0, np.int64)  # of its state, for whatever reason but an exploit; keys randomness
+        self.forced = np.zeros(0, np.bool_)  # out of retries, or entered late: to be replaced
+        self.born: list[Born | None] = []
+        self.open: list[Claimed | None] = []
+        self.late: list[bool] = []  # the open claim's source had been released before the claim was in
+        self.repeat: list[Claimed | None] = []  # a decision that a loss or a give-back ended
+        self.history: list[list[Record]] = []  # reports that are not void, oldest first
+        self.samples: list[list[float]] = []  # since its weights last changed hands
+        self._kept: list[deque[Record]] = []  # the newest `keep`, void or not
+        self._synced: list[Record | None] = []
+        self._steps: list[int | float] = []  # trained before its newest claim
+        self._enter(created.settings.size, first=1)
+
+    def _enter(self, n: int, first: int) -> None:
+        """Makes room for n more members that train from interval `first` on."""
+        for name in ("head", "done", "since", "until", "busy", "last_ready", "fails", "losses", "replacements", "forced"):
+            array = getattr(self, name)
+            setattr(self, name, np.concatenate([array, np.zeros(n, array.dtype)]))
+        new = slice(len(self.head) - n, None)
+        self.done[new] = self.since[new] = self.last_ready[new] = first - 1
+        self.until[new] = UNBOUNDED + 1
+        self.forced[new] = first > 1
+        for _ in range(n):
+            self.born.append(None)
+            self.open.append(None)
+            self.late.append(False)
+            self.repeat.append(None)
+            self.history.append([])
+            self.samples.append([])
+            self._kept.append(deque())
+            self._synced.append(None)
+            self._steps.append(0)
+        self.size += n
 
     # What a reader asks ---------------------------------------------------------------------------------------------
 
@@ -94,15 +125,28 @@ class View:
         return history[-1] if history else None
 
     @property
+    def space(self) -> Space:
+        """The newest space; `space_of` gives the one that a decision is made in."""
+        return self.spaces[-1][1]
+
+    def space_of(self, member: int) -> Space:
+        """The space that governs a member's next interval."""
+        return next(space for first, space in reversed(self.spaces) if first <= max(1, self.done[member] + 1))
+
+    @property
     def finished(self) -> bool:
         """Nothing is left to claim, and nothing that is claimed counts any more."""
-        return self.stopped is not None or bool((self.done >= self.intervals).all())
+        return self.stopped is not None or not self._unfinished().any()
+
+    def _unfinished(self) -> np.ndarray:
+        unfinished: np.ndarray = (self.done < self.intervals) & (self.until > UNBOUNDED)
+        return unfinished
 
     def claimable(self) -> Sequence[int]:
         """The free members that are furthest behind, if `max_lead` lets them go on; in order of id."""
-        if self.stopped is not None:
+        if self.stopped is not None or self.paused:
             return ()
-        unfinished = self.done < self.intervals
+        unfinished = self._unfinished()
         free = unfinished & ~self.busy
         if not free.any():
             return ()
@@ -118,10 +162,13 @@ class View:
         That is its newest report with no more intervals than this member has done; if that is no longer kept, the oldest
         that is. With `compare="latest"` it is simply the newest. A member's own is its newest.
         """
-        limit = UNBOUNDED if self.settings.compare == "latest" else int(self.done[member])
+        done = int(self.done[member])
+        limit = UNBOUNDED if self.settings.compare == "latest" else done
         found = []
-        for kept in self._kept:
+        for other, kept in enumerate(self._kept):
             oldest = None
+            if self._resized and (self.until[other] <= done + 1 or self.since[other] >= limit > 0):
+                continue  # it is no longer part of what this one trains next, or was not yet of what it has trained
             for record in reversed(kept):
                 if not record.void:
                     oldest = record
@@ -158,7 +205,7 @@ class View:
             file
             for file, member, seq in files
             if file not in self._files
-            and 0 <= member < self.size
+            and 0 <= member < len(self.head)
             and (seq < self.head[member] or (seq == self.head[member] and not self.busy[member]))
         ]
 
@@ -183,24 +230,49 @@ class View:
             case Born():
                 self._next(event, position, busy=False)
                 self.born[event.member] = event
-            case Created() | Extended() | Stopped():
-                first = isinstance(event, Created)
-                if event.member != RUN or event.seq != self.run_head + 1 or first != (event.seq == 1):
-                    raise _out_of_order(event, position)
-                self.run_head = event.seq
-                if isinstance(event, Created):
-                    self._begin(event)
-                elif isinstance(event, Extended):
-                    self.intervals = event.intervals
-                else:
-                    self.stopped = event.why
+            case _:
+                self._run_event(event, position, freed)
         self.position = position
         return freed
+
+    def _run_event(self, event: RunEvent, position: int, freed: list[str]) -> None:
+        first = isinstance(event, Created)
+        if event.member != RUN or event.seq != self.run_head + 1 or first != (event.seq == 1):
+            raise _out_of_order(event, position)
+        self.run_head = event.seq
+        match event:
+            case Created():
+                self._begin(event)
+            case Extended():
+                self.intervals = event.intervals
+            case Resized():
+                self._leave(event, position, freed)
+                self._enter(event.size - self.size, event.first)
+            case SpaceChanged():
+                self.spaces.append((event.first, space_from(event.space)))
+            case Paused():
+                self.paused = True
+            case Resumed():
+                self.paused, self.stopped = False, None
+            case Stopped():
+                self.stopped = event.why
+
+    def _leave(self, event: Resized, position: int, freed: list[str]) -> None:
+        leaving = [m for m in set(event.retired) if 0 <= m < len(self.until) and self.until[m] > UNBOUNDED]
+        if len(leaving) < len(event.retired) or event.size < self.size - len(leaving):
+            raise JournalError(f"position {position}: {event.size} members, without {event.retired}, are not possible")
+        self._resized = True
+        self.size -= len(leaving)
+        for m in leaving:
+            self.until[m] = event.first
+            if (repeat := self.repeat[m]) is not None:
+                self.repeat[m] = None
+                self._unpin(repeat.source, freed)
 
     def _next(self, event: Born | Claimed | Reported | Failed, position: int, busy: bool) -> None:
         """Takes the next place in a member's stream. Raises JournalError, and changes nothing, where the event cannot stand."""
         m, seq = event.member, event.seq
-        if self.created is None or not 0 <= m < self.size or self.head[m] != seq - 1:
+        if self.created is None or not 0 <= m < len(self.head) or self.head[m] != seq - 1:
             raise _out_of_order(event, position)
         if isinstance(event, Born) != (seq == 1):
             raise JournalError(f"position {position}: (member {m}, seq {seq}): a stream begins with Born, once")
@@ -333,8 +405,8 @@ class View:
     def _step_back(self, m: int) -> None:
         """All is as if the newest report had never been, but for the steps and the draws that it has used up."""
         history = self.history[m]
-        self.done[m] = history[-1].interval if history else 0
-        self.last_ready[m] = max((r.interval - r.span for r in history if r.ready or r.replaced), default=0)
+        self.done[m] = history[-1].interval if history else self.since[m]
+        self.last_ready[m] = max((r.interval - r.span for r in history if r.ready or r.replaced), default=self.since[m])
         self.samples[m] = []
         for before, record in zip([None, *history], history, strict=False):
             self.samples[m] = self._window(self.samples[m], before, record)

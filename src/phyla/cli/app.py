@@ -72,6 +72,7 @@ app["--version"].help = "Show the version of phyla."
 app["--help"].group = app["--version"].group = Group("Options", sort_key=3)
 
 READ, CHECK = Group("Read a run", sort_key=1), Group("Check", sort_key=2)
+STEER = Group("Steer a run", sort_key=1)
 
 RunName = Annotated[str, Parameter(help="The run's directory, or its name under $PHYLA_RUNS or ./runs.")]
 Json = Annotated[bool, Parameter(help="Print JSON.")]
@@ -241,6 +242,74 @@ def check(
     from phyla.check import check
 
     return check(script, list(args), json=json)
+
+
+@app.command(group=STEER)
+def change(
+    run: RunName,
+    /,
+    *,
+    intervals: Annotated[int | None, Parameter(help="What each member trains for.", metavar="N")] = None,
+    size: Annotated[
+        int | None,
+        Parameter(help="Members. New ones copy one of the best and explore; the worst leave.", metavar="N"),
+    ] = None,
+    space: Annotated[
+        tuple[str, ...], Parameter(help="Another bound, NAME.low=X or NAME.high=X.", metavar="BOUND")
+    ] = (),
+    json: Json = False,
+) -> int:
+    """Changes a run, while it trains or between two starts.
+
+    Its script may go on naming the old values.
+
+    For example:
+
+        phyla change digits --intervals 60
+        phyla change digits --size 32 --space lr.high=0.5 --space lr.low=1e-5
+    """
+    from phyla.cli.steering import change
+
+    return change(run, intervals=intervals, size=size, space=space, json=json)
+
+
+@app.command(group=STEER)
+def pause(run: RunName, /, *, json: Json = False) -> int:
+    """Lets the workers finish what they train, and wait.
+
+    For example:
+
+        phyla pause digits
+    """
+    from phyla.cli.steering import pause
+
+    return pause(run, json=json)
+
+
+@app.command(group=STEER)
+def resume(run: RunName, /, *, json: Json = False) -> int:
+    """Goes on with a run that was paused or stopped.
+
+    For example:
+
+        phyla resume digits
+    """
+    from phyla.cli.steering import resume
+
+    return resume(run, json=json)
+
+
+@app.command(group=STEER)
+def stop(run: RunName, /, *, json: Json = False) -> int:
+    """Ends a run before its time, on all machines: each worker ends after what it trains now.
+
+    For example:
+
+        phyla stop digits
+    """
+    from phyla.cli.steering import stop
+
+    return stop(run, json=json)
 
 
 def execute(arguments: Sequence[str]) -> int:

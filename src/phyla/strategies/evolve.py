@@ -42,12 +42,12 @@ class Evolve:
         """For a member whose own state is lost: copies one of the best, or is born again where nobody can be copied."""
         donors = [record for record in view.ranked(member) if record.finite and record.id != member]
         if self.exploit is None or not donors:
-            return Decision(FRESH, draw(view.space, rng))
+            return Decision(FRESH, draw(view.space_of(member), rng))
         best = donors[-max(1, group_size(RESCUE_FRACTION, len(donors))) :]
         return self._copy(best[rng.integers(len(best))], None, view, member, rng)
 
     def _copy(self, donor: Record, own: Record | None, view: View, member: int, rng: np.random.Generator) -> Decision:
         hypers = own.hypers if own is not None and self.inherit == "weights" else donor.hypers
         if self.explore is not None:
-            hypers = self.explore(hypers, view.space, view, member, rng)
+            hypers = self.explore(hypers, view.space_of(member), view, member, rng)
         return Decision(KEEP if own is not None and self.inherit == "hypers" else donor, hypers, donor)
