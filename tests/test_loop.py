@@ -265,8 +265,8 @@ def test_with_member_records_what_raises_and_goes_on(capsys):
     assert population.view.finished
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_ctrl_c_passes_through_with_member(error):
+@pytest.mark.parametrize(("error", "why"), [(KeyboardInterrupt, "given_back"), (SystemExit, "raised")])
+def test_what_ends_the_script_passes_through_with_member(error, why):
     population, claimed = make(), []
 
     def loop():
@@ -278,7 +278,7 @@ def test_ctrl_c_passes_through_with_member(error):
     with pytest.raises(error):
         loop()
     scripts.until(lambda: failures(population))
-    assert failures(population) == [(*claimed, 1, "given_back")]
+    assert failures(population) == [(*claimed, 1, why)]
 
 
 def test_what_raises_after_the_report_is_shown_and_the_report_counts(capsys):
@@ -406,11 +406,11 @@ def test_ctrl_c_gives_the_claim_back(tmp_path):
     scripts.succeed(script)
 
 
-def test_sys_exit_keeps_its_code_and_gives_the_claim_back(tmp_path):
+def test_sys_exit_keeps_its_code_and_is_the_bodys_own_doing(tmp_path):
     script = scripts.write(tmp_path, SLOW_BODY.replace("ACTION", "sys.exit(7)"))
     assert scripts.run(script, "leave").returncode == 7
     run = phyla.open(tmp_path / "runs/run")
-    assert [event.why for event in run.events() if isinstance(event, Failed)] == ["given_back"]
+    assert [event.why for event in run.events() if isinstance(event, Failed)] == ["raised"]
 
 
 def test_a_process_that_is_gone_costs_no_lease(tmp_path):

@@ -33,6 +33,7 @@ class Arguments:
     start: tuple[Heir, ...]
     size: int
     seconds: float | None
+    interval_timeout: float | None
     path: Any
     journal: str | None
     durability: str
@@ -65,6 +66,8 @@ class Arguments:
             )
         if given["intervals"] is None and given["target"] is None and given["seconds"] is None:
             raise SettingsError("when does the run end? Give intervals=, target= or seconds=")
+        if given["interval_timeout"] is not None and given["journal"] == "memory":
+            raise SettingsError("interval_timeout= ends a process that hangs, and a run in memory would end with it")
         settings = Settings(
             seed=given["seed"] or 0,
             space=describe(space),
@@ -83,6 +86,7 @@ class Arguments:
             "seed",
             "size",
             "seconds",
+            "interval_timeout",
             "path",
             "journal",
             "durability",
@@ -155,7 +159,7 @@ def _check_numbers(given: dict[str, Any]) -> None:
                 f"{key}={value!r}; expected a whole number, {least} or more{most}{' (or None)' * optional}"
             )
         given[key] = number
-    for key in ("seconds", "lease", "sync_every", "target"):
+    for key in ("seconds", "interval_timeout", "lease", "sync_every", "target"):
         value = given[key]
         if value is None and key != "sync_every":
             continue

@@ -1,34 +1,55 @@
-"""What a worker does beside its loop: it says that it lives, and makes durable what it has published."""
+"""What a worker does beside its loop: it says that it lives, looks who else does, and makes durable what it has published."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from phyla.errors import PhylaError
+from phyla.pulse import Pulse
 from phyla.worker import Worker
 
 log = logging.getLogger("phyla")
 
 
 class Background:
-    """A thread that beats for a worker every quarter of its lease, and syncs every `sync_every` seconds."""
+    """A pulse for a worker, and a thread that looks after others and syncs every `sync_every` seconds.
 
-    def __init__(self, worker: Worker, sync_every: float):
+    pulse: starts the process that beats; None where nobody else could see a beat. If it cannot be started, the thread beats.
+    """
+
+    def __init__(self, worker: Worker, sync_every: float, pulse: Callable[[float], Pulse] | None):
         self._worker = worker
         self._sync_every = sync_every
+        self._start_pulse = pulse
+        self._every = min(5.0, worker.lease / 4)
         self._stop = threading.Event()
         worker.journal.beat(worker.id)  # before the first claim
+        self.pulse = self._new_pulse()
         self._thread = threading.Thread(target=self._run, name=f"phyla {worker.id}", daemon=True)
         self._thread.start()
 
+    def _new_pulse(self) -> Pulse | None:
+        if self._start_pulse is None:
+            return None
+        try:
+            return self._start_pulse(self._every)
+        except OSError as error:
+            log.warning("no process could be started to beat for this worker (%s): a thread does it", error)
+            self._start_pulse = None
+            return None
+
     def _run(self) -> None:
-        beat_every = min(5.0, self._worker.lease / 4)
         next_sync = time.monotonic() + self._sync_every
-        while not self._stop.wait(min(beat_every, self._sync_every)):
+        while not self._stop.wait(min(self._every, self._sync_every)):
             try:
-                self._worker.journal.beat(self._worker.id)
+                if self.pulse is None:
+                    self._worker.journal.beat(self._worker.id)
+                elif not self.pulse.beats:
+                    self.pulse = self._new_pulse()
+                self._worker.watch()
                 if time.monotonic() >= next_sync:
                     self._worker.sync()
                     next_sync = time.monotonic() + self._sync_every
@@ -36,7 +57,9 @@ class Background:
                 log.warning("%s", error if isinstance(error, PhylaError) else repr(error))
 
     def stop(self) -> None:
-        """Ends the thread, and makes durable what is left."""
+        """Ends both, and makes durable what is left."""
         self._stop.set()
         self._thread.join()
+        if self.pulse is not None:
+            self.pulse.stop()
         self._worker.sync()

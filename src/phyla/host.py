@@ -32,6 +32,17 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def runs(pid: int) -> bool:
+    """Whether a process exists and is not stopped; True where the system does not tell."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return not Path("/proc/self/stat").exists()
+    except (OSError, IndexError):
+        return False
+    return state not in (b"T", b"t", b"Z", b"X")
+
+
 def new_worker_id() -> str:
     """One per incarnation: host, pid, start time, boot, and a number for several in one process."""
     node = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40] or "host"

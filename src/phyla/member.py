@@ -33,6 +33,7 @@ class Home(Protocol):
     def publish(self, claim: Claim, live: Live, outcome: Outcome) -> None: ...
     def unreported(self, member: Member) -> None: ...
     def raised(self, member: Member, error: BaseException) -> None: ...
+    def left(self, member: Member, error: SystemExit) -> None: ...
 
 
 class Member(Newborn):
@@ -191,6 +192,8 @@ class Member(Newborn):
             if not self.ended:
                 self._population.unreported(self)
             return False
+        if isinstance(error, SystemExit) and not self.ended:
+            self._population.left(self, error)
         if not isinstance(error, Exception) or isinstance(error, LoopError | StateError):
             return False  # Ctrl-C, and mistakes that every member would make: the loop's end gives the claim back
         traceback.print_exception(kind, error, trace)

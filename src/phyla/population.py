@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import hashlib
 import logging
 import os
@@ -12,12 +13,12 @@ import threading
 import time
 import warnings
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from phyla import departures, host, launched, runs
+from phyla import departures, host, launched, preempt, runs
 from phyla.arguments import Arguments
 from phyla.background import Background
 from phyla.begin import begin
@@ -26,6 +27,7 @@ from phyla.launched import Joined
 from phyla.member import Member
 from phyla.once import Once
 from phyla.progress import Progress, summary
+from phyla.pulse import Pulse
 from phyla.record import Record
 from phyla.runs import Heir, Run
 from phyla.space import Hyperparameter
@@ -94,6 +96,7 @@ class Population:
         threads: int | None = None,
         target: float | None = None,
         seconds: float | None = None,
+        interval_timeout: float | None = None,
         start: Sequence[Heir | Mapping[str, Any]] | None = None,
         path: str | Path | None = None,
         journal: Literal["sqlite", "directory", "memory"] | None = None,
@@ -119,6 +122,8 @@ class Population:
         self._current: Member | None = None  # the newest that was claimed
         self._found_finished = self._summed_up = self._began_afresh = False
         self._deadline: float | None = None
+        self._began = 0.0  # the interval in hand
+        self._took: deque[float] = deque(maxlen=2 * self._arguments.settings.size)  # seconds of the newest intervals
         self._checked: Iterator[Member] | None = None
         self._last_publisher = False
         _never_used.add(self)
@@ -157,11 +162,14 @@ class Population:
             if self._found_finished:
                 log.warning("%s", finished_line(self.run))
                 return None
+            if preempt.ends():
+                self.close()
+                preempt.end()
             if self._out_of_time:
                 self._end()
                 return None
             if self._background is None:
-                self._background = Background(worker, self._arguments.sync_every)
+                self._background = Background(worker, self._arguments.sync_every, self._pulse(worker))
             self._show()
             try:
                 claim = drive(worker.claim(), worker.journal)
@@ -173,12 +181,49 @@ class Population:
                 self._end()
                 return None
             self._current = Member(self, claim)
+            self._began = time.monotonic()
+            self._limit(claim)
             return self._current
+
+    def _pulse(self, worker: Worker) -> Callable[[float], Pulse] | None:
+        """What starts the process that beats for this one."""
+        if self._place.journal == "memory":
+            return None
+        return lambda every: Pulse(self._place, worker.id, every)
+
+    def _limit(self, claim: Claim | None) -> None:
+        """Has a body watched that may hang; None: no longer."""
+        seconds = self._arguments.interval_timeout
+        pulse = self._background.pulse if self._background is not None else None
+        if seconds is None or pulse is None:
+            return
+        if claim is None:
+            pulse.relax()
+            faulthandler.cancel_dump_traceback_later()
+            return
+        pulse.watch(claim.events, seconds)
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a notebook's stderr is no file
+            faulthandler.dump_traceback_later(seconds, exit=False)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the interval in hand, by those before; None if nothing is in hand (preempt.py asks)."""
+        member = self._current
+        if member is None or member.ended:
+            return None
+        return max(0.0, self._usual_seconds - (time.monotonic() - self._began))
+
+    @property
+    def _usual_seconds(self) -> float:
+        """What an interval takes: the longest of those that this process has trained lately."""
+        return max(self._took, default=0.0)
 
     def publish(self, claim: Claim, live: Live, outcome: Outcome) -> None:
         """Saves and reports a member's interval (`Member.report` calls this)."""
         with self._turn:
             worker = self._join()
+            self._took.append(time.monotonic() - self._began)
+            self._limit(None)
             if not drive(worker.publish(claim, live.save(), [outcome]), worker.journal):
                 log.warning(
                     "member %d, interval %d: the claim was lost while it trained (this process was silent for longer than "
@@ -221,9 +266,17 @@ class Population:
         self._fail(member, "raised", text[:500])
         self._end_if_hopeless(member, f"raised, the last time {text[:200]}")
 
+    def left(self, member: Member, error: SystemExit) -> None:
+        """A body ends the script: by `sys.exit`, which is its own doing, or because a signal has asked for it."""
+        if preempt.asked():
+            self._fail(member, "given_back")
+        else:
+            self._fail(member, "raised", f"SystemExit: {error}"[:500])
+
     def _fail(self, member: Member, why: Any, error: str | None = None) -> None:
         with self._turn:
             member.ended, member.failed = True, why
+            self._limit(None)
             if self._worker is not None:
                 self._worker.fail(why, error)
 
@@ -255,7 +308,10 @@ class Population:
 
     @property
     def _out_of_time(self) -> bool:
-        return self._deadline is not None and time.monotonic() >= self._deadline
+        now, end = time.monotonic(), launched.deadline()
+        if end is not None and time.time() + self._usual_seconds >= end:  # an interval would not end in time
+            return True
+        return self._deadline is not None and now >= self._deadline
 
     def _end(self) -> None:
         """Nothing is left to claim."""
@@ -364,7 +420,7 @@ class Population:
         arguments = self._arguments = self._arguments.for_check() if Population.checker is not None else self._arguments
         _never_used.discard(self)
         self._place = runs.locate(self.name, arguments.path, arguments.journal)
-        if arguments.fresh and not self._began_afresh:
+        if (arguments.fresh or launched.wants_fresh()) and not self._began_afresh:
             with launched.first(f"fresh.{self.name}") as first:
                 if first:
                     runs.set_aside(self._place)
@@ -380,7 +436,7 @@ class Population:
             held=self.states.holds,
             prefers=self._rank,
             origins=runs.load_origin,
-            lease=arguments.lease or (120.0 if self._place.journal == "directory" else 30.0),
+            lease=arguments.lease or launched.lease() or (120.0 if self._place.journal == "directory" else 30.0),
             script=script_digest(),
         )
         if self._place.journal != "memory":
@@ -390,6 +446,7 @@ class Population:
         self._deadline = None if arguments.seconds is None else time.monotonic() + arguments.seconds
         self._progress = Progress(self.name, arguments.progress)
         _joined.add(self)
+        preempt.listen(self)
         return worker
 
     def forget_parent(self) -> None:

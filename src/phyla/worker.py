@@ -12,6 +12,7 @@ every yield. Journal, checkpoints and clock are parameters, so both run this ver
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
@@ -127,7 +128,9 @@ class Worker:
         self._garbage: list[str] = []
         self._unsynced: dict[int, tuple[Ref, str]] = {}  # my newest report of each member
         self._synced: list[Ref] = []
-        self._heard: dict[str, tuple[int, float]] = {}  # beats, and when I saw them move
+        self._heard: dict[str, tuple[int, float]] = {}  # beats, and the seconds that I have listened since they moved
+        self._looked = self.clock.monotonic()
+        self._watching = threading.Lock()
         self._next_watch = self._next_sweep = 0.0
 
     # The turn -------------------------------------------------------------------------------------------------------
@@ -319,22 +322,37 @@ class Worker:
 
     def _take_over(self) -> None:
         """Ends the claims of workers that are gone, or that have been silent for longer than the lease."""
-        now = self.clock.monotonic()
-        self._next_watch = now + min(WATCH_SECONDS, self.lease / 4)
+        self._next_watch = self.clock.monotonic() + min(WATCH_SECONDS, self.lease / 4)
         claims = [claim for claim in self.view.open if claim is not None and claim.worker != self.id]
         if not claims:
             return
-        beats = self.journal.beats()
+        self.watch()
         for worker in sorted({claim.worker for claim in claims}):
-            count, since = self._heard.get(worker, (None, now))
-            if beats.get(worker, 0) != count:
-                count, since = beats.get(worker, 0), now
-            self._heard[worker] = count, since
-            if (dead := self.gone(worker)) or now - since > self.lease:
+            _, silent = self._heard.get(worker, (0, 0.0))
+            if (dead := self.gone(worker)) or silent > self.lease:
                 error = "its process is gone" if dead else f"no sign of life for {self.lease:g} s"
                 for claim in claims:
                     if claim.worker == worker and self.view.open[claim.member] is claim:
                         self._append(self._failed(claim, "lost", error=f"{worker}: {error}"))
+
+    def watch(self) -> None:
+        """Looks who has beaten since the last look. May be called from another thread.
+
+        Silence counts only while somebody listens: who has not looked for a while, because it was stopped, or its journal
+        was away, cannot say whether the others could have been heard.
+        """
+        with self._watching:
+            now = self.clock.monotonic()
+            try:
+                beats = self.journal.beats()
+            except JournalError:
+                self._heard.clear()
+                raise
+            passed, self._looked = min(now - self._looked, self.lease / 2), now
+            for worker in {claim.worker for claim in self.view.open if claim is not None} | beats.keys():
+                count, silent = self._heard.get(worker, (None, 0.0))
+                same = beats.get(worker, 0) == count
+                self._heard[worker] = beats.get(worker, 0), silent + passed if same else 0.0
 
     def give_back_strays(self) -> None:
         """A claim whose append seemed to fail may be in the journal all the same: nobody else would ever end it."""

@@ -1,0 +1,147 @@
+"""A worker's pulse: a small process that beats for it, even while the worker's body holds the interpreter's lock.
+
+It beats only for a parent that runs: a stopped one (SIGSTOP, a suspended job) falls silent, so that others take over, and
+when the parent is gone it ends. It also ends a parent that trains one interval for longer than `interval_timeout`: a body
+that hangs cannot end itself.
+
+The parent tells it on its standard input what it has in hand: a JSON list of [member, seq, interval] and the seconds that
+this may take; an empty list when that has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from phyla import host, runs
+from phyla.errors import Conflict, PhylaError
+from phyla.events import Claimed, Failed
+from phyla.journal import Journal
+from phyla.runs import Place
+
+LOOK_SECONDS = 0.25
+"""How often it looks whether its parent still lives."""
+
+_PROGRAM = """
+import sys, time
+time.sleep(1)  # what ends within a second costs next to nothing
+sys.path.append({root!r})
+from phyla.pulse import main
+main({arguments!r})
+"""
+
+
+class Pulse:
+    """The process that beats for this one, as seen from here."""
+
+    def __init__(self, place: Place, worker: str, every: float):
+        arguments = {"parent": os.getpid(), "path": str(place.path.absolute()), "journal": place.journal}
+        arguments |= {"worker": worker, "every": every}
+        program = _PROGRAM.format(root=str(Path(__file__).parent.parent), arguments=json.dumps(arguments))
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+
+    @property
+    def beats(self) -> bool:
+        """Whether it lives."""
+        return self._process.poll() is None
+
+    def watch(self, claims: Sequence[Claimed], seconds: float) -> None:
+        """From now on these claims are trained; after so many seconds they hang."""
+        self._tell([[[claim.member, claim.seq, claim.interval] for claim in claims], seconds])
+
+    def relax(self) -> None:
+        """They have ended."""
+        self._tell([[], 0])
+
+    def _tell(self, message: Any) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it is gone; whoever looks starts another
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+
+
+# The process itself ------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: str) -> None:
+    """Beats until the parent is gone."""
+    for asked in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(asked, signal.SIG_IGN)  # they are for the parent, which goes on for a while
+    given = json.loads(arguments)
+    parent, worker, every = given["parent"], given["worker"], given["every"]
+    journal, _ = runs.open_for_work(Place(Path(given["path"]), given["journal"]))
+    orders, next_beat = _Orders(), 0.0
+    while os.getppid() == parent:
+        if time.monotonic() >= next_beat and host.runs(parent):
+            with contextlib.suppress(PhylaError):  # the next one may succeed; whoever cannot read either does not judge
+                journal.beat(worker)
+            next_beat = time.monotonic() + every
+        orders.wait(LOOK_SECONDS)
+        if orders.overdue and os.getppid() == parent:
+            _end_hanging(journal, parent, orders)
+
+
+class _Orders:
+    """What the parent has in hand."""
+
+    def __init__(self) -> None:
+        self.claims: list[list[int]] = []
+        self.seconds = 0.0
+        self._since = 0.0
+        self._buffer = b""
+        self._closed = False
+
+    @property
+    def overdue(self) -> bool:
+        return bool(self.claims) and time.monotonic() - self._since > self.seconds
+
+    def wait(self, timeout: float) -> None:
+        """Takes what the parent says within this time."""
+        if self._closed:
+            time.sleep(timeout)
+            return
+        if not select.select([0], [], [], timeout)[0]:
+            return
+        data = os.read(0, 65536)
+        self._closed = not data
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        if lines:
+            self.claims, self.seconds = json.loads(lines[-1])
+            self._since = time.monotonic()
+
+
+def _end_hanging(journal: Journal, parent: int, orders: _Orders) -> None:
+    """Records that these claims hang, and kills the parent."""
+    error = f"trained for longer than interval_timeout={orders.seconds:g} s"
+    events = [
+        Failed(member=member, seq=seq + 1, interval=interval, why="hung", error=error, time=time.time())
+        for member, seq, interval in orders.claims
+    ]
+    try:
+        journal.append(*events)
+    except Conflict:  # it has just reported, or has lost them
+        orders.claims = []
+        return
+    except PhylaError:
+        return  # the journal is away; tried again soon
+    names = ", ".join(f"member {member}, interval {interval}" for member, _, interval in orders.claims)
+    print(f"phyla: {names}: {error}; this process is killed", file=sys.stderr, flush=True)
+    os.kill(parent, signal.SIGKILL)
