@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
+from phyla import steer
 from phyla.checkpoints import Tree
 from phyla.checkpoints.memory import MemoryCheckpoints
 from phyla.doctor import Problem, examine
-from phyla.errors import JournalError
-from phyla.events import Checkpoint, Claimed, Event, Failed, Recorded, Ref, Reported, encode
+from phyla.errors import JournalError, SettingsError
+from phyla.events import RUN, Checkpoint, Claimed, Event, Failed, Recorded, Ref, Reported, encode
 from phyla.strategies.contract import Strategy
 from phyla.strategies.evolve import Evolve
 from phyla.strategies.perturb import Perturb
@@ -114,6 +116,20 @@ def test_other_run_seeds_come_to_other_outcomes() -> None:
 
 # Invariants, where sameness is not promised -------------------------------------------------------------------------
 
+
+
+def speak(view: View, rng: np.random.Generator) -> Sequence[Event]:
+    """Somebody changes the run: its budget, its size, its bounds; or has it pause, or go on."""
+    if view.paused:
+        return [steer.placed(event, view.run_head + 1) for event in steer.resume(view)]
+    size, high = max(2, view.size + int(rng.integers(-2, 3))), float(rng.uniform(0.01, 1.0))
+    said = (steer.pause, steer.extend(int(rng.integers(6, 11))), steer.resize(size), steer.bounds({"lr.high": high}))
+    with contextlib.suppress(SettingsError):  # nothing is left to train
+        events = said[int(rng.integers(len(said)))](view)
+        return [steer.placed(event, view.run_head + 1) if event.member == RUN else event for event in events]
+    return ()
+
+
 UNPROMISED: dict[str, dict[str, Any]] = {
     "asynchronous": {"max_lead": None},
     "a lead of one": {"max_lead": 1, "keep": 3},
@@ -124,12 +140,27 @@ UNPROMISED: dict[str, dict[str, Any]] = {
     "raising bodies at a barrier": {"max_lead": 0, "faults": Faults(raises=0.2), "settings": {"retries": 0}},
     "losses that count": {"max_lead": None, "settings": {"retries": 0, "max_lost": 1}},
     "too few kept": {"max_lead": None, "keep": 1, "members": 9},
+    "changes": {"max_lead": 0, "speaks": speak},
+    "changes, asynchronous": {"max_lead": None, "speaks": speak, "faults": Faults(raises=0.05)},
+    "changes, in cohorts": {"max_lead": None, "speaks": speak, "cohort": 2},
     "everything, in cohorts": {
         **{"max_lead": None, "cohort": 3, "span": 2, "ready": 2, "diverges": 5},
         "faults": Faults(tear=0.02, raises=0.05),
     },
     "everything": {"max_lead": 1, "keep": 3, "diverges": 5, "faults": Faults(0.03, 0.02, 0.02, 0.03, 0.05, 0.02)},
 }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", chunks(2000, 50), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+def test_two_to_64_workers_in_two_thousand_seeds(seeds: range) -> None:
+    for seed in seeds:
+        name = [None, *UNPROMISED][seed % (len(UNPROMISED) + 1)]
+        workers = 2 + seed // (len(UNPROMISED) + 1) % 63
+        if name is None:
+            same_as_undisturbed(range(seed, seed + 1))
+        else:
+            simulate(seed, **{**UNPROMISED[name], "workers": workers})
 
 
 @pytest.mark.parametrize("name", UNPROMISED)

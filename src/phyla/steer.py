@@ -43,7 +43,7 @@ def _say(journal: Journal, speeches: Sequence[Speech]) -> list[Event]:
         # Each is said as if those before it stood already: they follow one another in one append.
         events: list[Event] = []
         for speech in speeches:
-            said = [_placed(event, view.run_head + 1) if event.member == RUN else event for event in speech(view)]
+            said = [placed(event, view.run_head + 1) if event.member == RUN else event for event in speech(view)]
             events += said
             for event in said:
                 if event.member == RUN:
@@ -60,7 +60,8 @@ def _say(journal: Journal, speeches: Sequence[Speech]) -> list[Event]:
         return events
 
 
-def _placed(event: Event, seq: int) -> Event:
+def placed(event: Event, seq: int) -> Event:
+    """The event at this place of the run's stream, now."""
     return msgspec.structs.replace(event, seq=seq, time=time.time())
 
 

@@ -136,9 +136,10 @@ class View:
     @property
     def finished(self) -> bool:
         """Nothing is left to claim, and nothing that is claimed counts any more."""
-        return self.stopped is not None or not self._unfinished().any()
+        return self.stopped is not None or not self.unfinished().any()
 
-    def _unfinished(self) -> np.ndarray:
+    def unfinished(self) -> np.ndarray:
+        """Which members have something left to train, bool [ids]."""
         unfinished: np.ndarray = (self.done < self.intervals) & (self.until > UNBOUNDED)
         return unfinished
 
@@ -146,7 +147,7 @@ class View:
         """The free members that are furthest behind, if `max_lead` lets them go on; in order of id."""
         if self.stopped is not None or self.paused:
             return ()
-        unfinished = self._unfinished()
+        unfinished = self.unfinished()
         free = unfinished & ~self.busy
         if not free.any():
             return ()

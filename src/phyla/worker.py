@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 from zlib import crc32
 
+import numpy as np
+
 from phyla import failpoints
 from phyla.checkpoints import Checkpoints, Tree, file_name, load_row, parse_file_name
 from phyla.decide import decide
@@ -249,8 +251,8 @@ class Worker:
         if self.cohort == 1:
             return [min(free, key=self._order)] if free else ()
         for first in sorted({m - m % self.cohort for m in free}, key=self._order):
-            group = range(first, min(first + self.cohort, self.view.size))
-            unfinished = [m for m in group if self.view.done[m] < self.view.intervals]
+            group = np.flatnonzero(self.view.unfinished()[first : first + self.cohort]) + first
+            unfinished = [int(m) for m in group]
             if not any(self.view.busy[m] for m in unfinished):
                 return unfinished
         return ()

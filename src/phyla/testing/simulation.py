@@ -8,7 +8,7 @@ tear a file. Time is virtual. A seed fixes everything, so a failure can be run a
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
@@ -20,7 +20,7 @@ from phyla.checkpoints import Checkpoints, file_name
 from phyla.checkpoints.memory import MemoryCheckpoints
 from phyla.doctor import Problem, examine
 from phyla.errors import JournalError, PhylaError
-from phyla.events import RUN, Born, Created, Event, Recorded, as_json_number
+from phyla.events import RUN, Born, Created, Event, Recorded, Resumed, as_json_number
 from phyla.journal import Journal
 from phyla.journal.memory import MemoryJournal
 from phyla.randomness import Purpose
@@ -127,6 +127,7 @@ class Simulation:
     diverges: int = 0  # one state in so many scores NaN (0: none does), whoever trains it
     settings: dict[str, Any] = field(default_factory=dict)  # more of the run's, as in Settings
     strategy: Strategy = field(default_factory=lambda: Evolve(Truncation(0.25), Perturb()))
+    speaks: Callable[[View, np.random.Generator], Sequence[Event]] | None = None  # what somebody says to the run
     worker_type: type[Worker] = Worker
     max_steps: int = 200_000
     min_faultless: float = 0.3  # of all steps at the end go without faults, so that every run can end
@@ -139,7 +140,7 @@ class Simulation:
         self.lives: list[Life] = []
         self.calm = False
         self.torn: set[str] = set()
-        self.counts = {"crash": 0, "freeze": 0, "give_back": 0, "lost_answer": 0, "lost": 0, "tear": 0}
+        self.counts = {"crash": 0, "freeze": 0, "give_back": 0, "lost_answer": 0, "lost": 0, "tear": 0, "speech": 0}
         self.problems: list[Problem] = []
         self._eye = View(getattr(self.strategy, "retain", None))
         given: dict[str, Any] = {"max_lead": self.max_lead, "keep": self.keep, "ready": self.ready, "max_lost": 10_000}
@@ -286,6 +287,16 @@ class Simulation:
         if isinstance(step, Wait):
             life.asleep, life.asleep_until = step, self.now + step.seconds
         self._strike(life, step)
+        if self.speaks is not None and (self.calm or self.rng.random() < 0.02):
+            self._speak(self.speaks)
+
+    def _speak(self, speaks: Callable[[View, np.random.Generator], Sequence[Event]]) -> None:
+        """From another process, that has read the journal just now; at the end whoever has paused it says so."""
+        view = self.view
+        events = speaks(view, self.rng) if not self.calm else [Resumed(member=RUN, seq=view.run_head + 1)]
+        if events and not (self.calm and not view.paused):
+            self.counts["speech"] += 1
+            self.journal.append(*events)
 
     def _runnable(self, life: Life, position: int) -> bool:
         if life.frozen_until > self.now:
