@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -55,14 +57,11 @@ def complete(tmp_path):
 def children(pid):
     """The processes that this one has started."""
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                fields = open(f"/proc/{entry}/stat").read().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
             if int(fields[1]) == pid and fields[0] != "Z":
-                found.append(int(entry))
+                found.append(int(entry.name))
     return found
 
 
@@ -80,7 +79,7 @@ def test_fault_4_a_body_that_holds_the_interpreters_lock_is_not_taken_for_dead(t
     assert complete(tmp_path)
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_the_pulse_beats_for_a_running_parent_only_and_ends_with_it(tmp_path):
     process = scripts.start(script(tmp_path, "time.sleep(60)", lease=1), tmp_path / "mark")
     scripts.until((tmp_path / "mark").exists)

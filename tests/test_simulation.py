@@ -117,7 +117,6 @@ def test_other_run_seeds_come_to_other_outcomes() -> None:
 # Invariants, where sameness is not promised -------------------------------------------------------------------------
 
 
-
 def speak(view: View, rng: np.random.Generator) -> Sequence[Event]:
     """Somebody changes the run: its budget, its size, its bounds; or has it pause, or go on."""
     if view.paused:

@@ -1,7 +1,8 @@
 """Signals. SIGTERM: somebody wants this process to end, as schedulers do before they take a machine away.
 
 The first one lets the interval in hand be finished, if that takes no more than GRACE_SECONDS, as far as the intervals before
-tell; else, and at a second one, it is given back at once. Then the process ends, with code 143. Being preempted is no failure, and neither is Ctrl-C.
+tell; else, and at a second one, it is given back at once. Then the process ends, with code 143. Being preempted is no
+failure, and neither is Ctrl-C.
 """
 
 from __future__ import annotations
@@ -79,8 +80,7 @@ def _after_fork_in_child() -> None:
     _trainers.clear()
     if signal.getsignal(signal.SIGTERM) is _answer:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _asked = 0  # how often SIGTERM came
-_interrupted = False  # by Ctrl-C
+    _asked = 0
 
 
 if hasattr(os, "register_at_fork"):

@@ -40,6 +40,9 @@ from phyla.space import Space, space_from
 UNBOUNDED = 2**62
 """The intervals of a run that only its target ends."""
 
+_ARRAYS = ("head", "done", "since", "until", "busy", "last_ready", "fails", "losses", "replacements", "forced")
+"""What View holds as an array over members."""
+
 CONSUMES_RETRIES = ("raised", "unreported", "crashed", "hung")
 
 
@@ -98,7 +101,7 @@ class View:
 
     def _enter(self, n: int, first: int) -> None:
         """Makes room for n more members that train from interval `first` on."""
-        for name in ("head", "done", "since", "until", "busy", "last_ready", "fails", "losses", "replacements", "forced"):
+        for name in _ARRAYS:
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros(n, array.dtype)]))
         new = slice(len(self.head) - n, None)

@@ -143,10 +143,11 @@ class Worker:
             self.read()
             yield "claim.read"
             self.give_back_strays()
-            if self.view.finished:
-                return None
-            if self.clock.monotonic() >= self._next_watch:
+            finished = self.view.finished
+            if finished or self.clock.monotonic() >= self._next_watch:
                 self._take_over()
+            if finished:
+                return None
             members = self._choose()
             if not members:
                 yield Wait(self.view.position, min(WATCH_SECONDS, self.lease / 4))
