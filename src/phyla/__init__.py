@@ -13,6 +13,7 @@ from phyla.errors import (
     SettingsError,
     StateError,
 )
+from phyla.launch import run
 from phyla.lineage import Schedule
 from phyla.member import Member
 from phyla.population import Population
@@ -57,4 +58,5 @@ __all__ = [
     "Truncation",
     "__version__",
     "open",
+    "run",
 ]

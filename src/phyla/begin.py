@@ -84,7 +84,7 @@ def _compare(worker: Worker, name: str, arguments: Arguments) -> None:
         raise RunDiffers(
             f"the run {name!r} exists, and was created with other settings:{lines}\n"
             "Name the same settings to go on with it, choose another name, or begin anew; this sets the old run aside "
-            "and deletes nothing:\n  Population(…, fresh=True)"
+            "and deletes nothing:\n  Population(…, fresh=True), or phyla run --fresh SCRIPT"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import faulthandler
 import hashlib
 import logging
@@ -160,6 +161,7 @@ class Population:
             if self._current is not None and not self._current.ended:
                 self._fail(self._current, "given_back")  # this process trains one at a time
             if self._found_finished:
+                launched.ended()
                 log.warning("%s", finished_line(self.run))
                 return None
             if preempt.ends():
@@ -322,8 +324,9 @@ class Population:
             log.warning("%s", finished_line(self.run))
         elif self.view.finished and not self._found_finished:
             self._summed_up = True
-            if self._arguments.progress is not False:
+            if self._arguments.progress is not False and launched.folder() is None:  # else the launcher says it
                 print(summary(self.run, whole=self._last_publisher), file=sys.stderr, flush=True)
+        launched.ended()
 
     # What it came to ------------------------------------------------------------------------------------------------
 
@@ -449,6 +452,13 @@ class Population:
         preempt.listen(self)
         return worker
 
+    def hand_over(self) -> Arguments:
+        """The arguments, for populations of the same run in other processes (phyla.run asks)."""
+        _never_used.discard(self)
+        fresh = self._arguments.fresh and not self._began_afresh
+        self._began_afresh = True  # they set the old run aside: this process must not do so when it looks at theirs
+        return dataclasses.replace(self._arguments, fresh=fresh)
+
     def forget_parent(self) -> None:
         """In a forked child: it is no worker yet, and its parent's claim, threads and locks are not its own."""
         self._turn = threading.RLock()
@@ -470,9 +480,9 @@ def finished_line(run: Run) -> str:
     score = f", best score {best.score:.6g}" if best is not None else ""
     why = f" ({view.stopped})" if view.stopped else ""
     return (
-        f"{run.name} is finished{why}: {view.size} members × {int(view.done.max())} intervals{score}. To begin anew: "
-        "Population(…, fresh=True), which sets this run aside; or give it another name; to read it: "
-        f"phyla.open({str(run.path)!r})"
+        f"{run.name} is finished{why}: {view.size} members × {int(view.done.max())} intervals{score}. To go on: phyla change "
+        f"{run.name} --intervals N. To begin anew: Population(…, fresh=True) or phyla run --fresh, which set it aside; or "
+        f"give it another name; to read it: phyla.open({str(run.path)!r})"
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from phyla import lineage as _lineage
-from phyla import randomness
+from phyla import randomness, snapshot
 from phyla import state as _state
 from phyla.checkpoints import Checkpoints, Tree, load_row
 from phyla.checkpoints.local import LocalCheckpoints
@@ -113,6 +113,8 @@ class Run:
         self._look = look if look is not None else self._read
 
     def _read(self) -> View:
+        if self.path is not None and not self._view.position:
+            self._view = snapshot.load(self.path / snapshot.FILE, self._journal) or self._view
         return fold(self._journal.read(self._view.position), self._view)
 
     @property
@@ -156,9 +158,13 @@ class Run:
         """Every report that counts, in the journal's order."""
         return list(self.lineage().records)
 
-    def events(self) -> Iterator[Event]:
-        """Every event of the journal, in order."""
-        return (recorded.event for recorded in self._journal.read(0))
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """Every event of the journal behind this position, in order."""
+        return (recorded.event for recorded in self._journal.read(after))
+
+    def beats(self) -> Mapping[str, int]:
+        """How often each worker has beaten: a number that moves while it lives."""
+        return self._journal.beats()
 
     def load(self, what: Record | Checkpoint) -> Tree:
         """The state as saved: a tree of plain values and arrays."""

@@ -1,7 +1,7 @@
 """The command line: `phyla status digits`. Reading a run, checking it, and starting scripts.
 
-Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; 141 where whoever read the output has had enough, as with other
-programs in a pipe.
+Exit codes: 0 done, 1 failed, 2 bad usage, 75 the deadline came with work left, 130 interrupted, 143 ended by SIGTERM; 141
+where whoever read the output has had enough, as with other programs in a pipe.
 """
 
 from __future__ import annotations

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from cyclopts.help import HelpPanel
     from rich.console import Console, ConsoleOptions
 
-SCRIPTED: Mapping[str, frozenset[str]] = {"check": frozenset()}
+_STARTING = frozenset({"--path", "--journal", "--lease", "--deadline"})
+SCRIPTED: Mapping[str, frozenset[str]] = {
+    "check": frozenset(),
+    "run": _STARTING | {"--workers", "--gpus-per-worker"},
+    "worker": _STARTING,
+}
 """Commands that take a script, and those of their options that take a value: whatever follows SCRIPT is its own."""
 
 
@@ -59,6 +64,7 @@ RUN is a run's directory (runs/digits), or its name. A run may be read while it 
 For example:
 
     python digits.py            # trains: it loops over a phyla.Population
+    phyla run digits.py         # the same with a worker on every core
     phyla status digits         # how the run stands
     phyla best digits           # what it found, and how to load it""",
     help_format="plaintext",
@@ -71,11 +77,91 @@ app["--help"].help = "Show this, or what a command takes."
 app["--version"].help = "Show the version of phyla."
 app["--help"].group = app["--version"].group = Group("Options", sort_key=3)
 
+TRAIN = Group("Train", sort_key=0)
 READ, CHECK = Group("Read a run", sort_key=1), Group("Check", sort_key=2)
 STEER = Group("Steer a run", sort_key=1)
 
 RunName = Annotated[str, Parameter(help="The run's directory, or its name under $PHYLA_RUNS or ./runs.")]
 Json = Annotated[bool, Parameter(help="Print JSON.")]
+
+
+Script = Annotated[str | None, Parameter(help="A script that trains a population.")]
+Args = Annotated[str, Parameter(help="The script's own arguments: all that follows it.", allow_leading_hyphen=True)]
+Module = Annotated[str | None, Parameter("-m", help="A module in the script's place.", metavar="MODULE")]
+Runs = Annotated[Path | None, Parameter(help="The directory that holds runs.", metavar="DIR")]
+Kind = Annotated[str | None, Parameter(help="sqlite, or directory for network file systems.", metavar="KIND")]
+Lease = Annotated[float | None, Parameter(help="Seconds of silence after which a worker counts as lost.", metavar="S")]
+Deadline = Annotated[
+    str | None, Parameter(help="End after 90 (seconds), 10m, 2h. By default with Slurm's job.", metavar="WHEN")
+]
+
+
+@app.command(group=TRAIN)
+def run(
+    script: Script = None,
+    /,
+    *args: Args,
+    module: Module = None,
+    workers: Annotated[
+        int | None,
+        Parameter(help="Processes. By default one a core, at most 8; or as many as the devices hold.", metavar="N"),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, Parameter(help="CUDA devices that each worker sees; 0.25: four workers share one.", metavar="G")
+    ] = None,
+    fresh: Annotated[bool, Parameter(help="Set the run of this name aside, and begin anew.")] = False,
+    path: Runs = None,
+    journal: Kind = None,
+    lease: Lease = None,
+    deadline: Deadline = None,
+) -> int:
+    """Trains with several workers: processes that run the same script.
+
+    Those that die are started again while something is left to do. Each prints to the run's logs/worker-N.log.
+
+    Ctrl-C lets them finish what they train; a second one ends them at once. Exits with 75 if the deadline came with work left.
+
+    For example:
+
+        phyla run digits.py
+        phyla run --workers 4 --deadline 2h digits.py --epochs 3
+    """
+    from phyla.cli.run import run
+
+    return run(
+        script,
+        args,
+        module=module,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        fresh=fresh,
+        path=path,
+        journal=journal,
+        lease=lease,
+        deadline=deadline,
+    )
+
+
+@app.command(group=TRAIN)
+def worker(
+    script: Script = None,
+    /,
+    *args: Args,
+    module: Module = None,
+    path: Runs = None,
+    journal: Kind = None,
+    lease: Lease = None,
+    deadline: Deadline = None,
+) -> int:
+    """Joins a run with one process, that nobody starts again: what a scheduler starts.
+
+    For example:
+
+        srun phyla worker --journal directory --path /shared/runs digits.py
+    """
+    from phyla.cli.run import worker
+
+    return worker(script, args, module=module, path=path, journal=journal, lease=lease, deadline=deadline)
 
 
 @app.command(group=READ)
@@ -96,6 +182,27 @@ def status(
     from phyla.cli.status import status
 
     return status(run, everyone=all, json=json)
+
+
+@app.command(group=READ)
+def watch(
+    run: RunName,
+    /,
+    *,
+    json: Annotated[bool, Parameter(help="Print exploits, failures and reports as JSON, an object a line.")] = False,
+) -> int:
+    """A run as it goes on, in a table that stays, until it is finished.
+
+    Somebody else trains it; Ctrl-C ends the watching only.
+
+    For example:
+
+        phyla watch digits
+        phyla watch digits --json | jq 'select(.kind == "exploit")'
+    """
+    from phyla.cli.watch import watch
+
+    return watch(run, json=json)
 
 
 @app.command(group=READ)
@@ -206,7 +313,16 @@ def plot(
 
 
 @app.command(group=CHECK)
-def doctor(run: RunName, /, *, json: Json = False) -> int:
+def doctor(
+    run: RunName,
+    /,
+    *,
+    repair: Annotated[
+        bool, Parameter(help="Free what dead workers hold, record lost checkpoints, delete files that nobody needs.")
+    ] = False,
+    dry_run: Annotated[bool, Parameter(help="With --repair: only say what it would do.")] = False,
+    json: Json = False,
+) -> int:
     """Is a run sound? Checks its journal, its checkpoints, its decisions.
 
     Each problem says what to do. Exits with 1 if there is one.
@@ -214,10 +330,35 @@ def doctor(run: RunName, /, *, json: Json = False) -> int:
     For example:
 
         phyla doctor digits
+        phyla doctor digits --repair --dry-run
     """
     from phyla.cli.doctor import doctor
 
-    return doctor(run, json=json)
+    if dry_run and not repair:
+        raise Misuse("phyla doctor: --dry-run goes with --repair; without it nothing is ever changed")
+    return doctor(run, repair=repair, dry_run=dry_run, json=json)
+
+
+@app.command(group=CHECK)
+def gc(
+    run: RunName,
+    /,
+    *,
+    dry_run: Annotated[bool, Parameter(help="Only say what would be deleted.")] = False,
+    json: Json = False,
+) -> int:
+    """Delete a run's files that nobody needs any more.
+
+    Checkpoints that the journal has released, and what crashed workers left behind. Workers do this as they go on; nothing
+    that a run still needs, and no file that phyla did not name, is touched.
+
+    For example:
+
+        phyla gc digits --dry-run
+    """
+    from phyla.cli.gc import gc
+
+    return gc(run, dry_run=dry_run, json=json)
 
 
 @app.command(group=CHECK)
@@ -332,5 +473,7 @@ def verbatim_after_script(tokens: list[str]) -> list[str]:
     while place < len(tokens) and tokens[place].startswith("-"):
         if tokens[place] == "--":
             return tokens
+        if tokens[place] == "-m":  # the module stands in the script's place
+            return [*tokens[: place + 2], "--", *tokens[place + 2 :]]
         place += 2 if tokens[place] in with_value else 1
     return [*tokens[:place], "--", *tokens[place:]] if place < len(tokens) else tokens

@@ -25,6 +25,7 @@ from phyla.cli.text import (
     styled,
     words,
 )
+from phyla.glance import host_of, name_of, one_host, show_pace
 from phyla.progress import duration
 from phyla.record import Record, show_hypers, show_score, show_value
 from phyla.settings import Settings
@@ -80,7 +81,7 @@ def _why(found: Standing, now: float) -> str:
         case "idle":
             left = f", {plural(gone, 'claim')} left behind" if gone else ""
             return f": nobody trains it{left}; last event {quiet}. To go on, start its script again"
-    hosts = {_host(worker) for worker in found.workers}
+    hosts = {host_of(worker) for worker in found.workers}
     where = f" on {', '.join(sorted(hosts))}" if len(hosts) <= 3 else f" on {len(hosts)} hosts"
     silent = f"; nothing was heard for {duration(found.silent)}" if found.silent else ""
     return f": {plural(len(found.workers), 'worker')}{where}{silent}"
@@ -92,7 +93,7 @@ def _facts(found: Standing, files: tuple[int, int], now: float) -> list[tuple[st
     lines: list[tuple[str, str | Text]] = [("progress", _progress(found))]
     if found.pace:
         left = f", about {duration(found.seconds_left)} left" if found.seconds_left is not None else ""
-        lines.append(("pace", f"{_rate(found.pace)}{left}"))
+        lines.append(("pace", f"{show_pace(found.pace)}{left}"))
     if found.began:
         trained = sum(record.seconds for record in found.lineage.records)
         whole = (found.last if found.state == "finished" else now) - found.began
@@ -122,12 +123,6 @@ def _progress(found: Standing) -> str:
     line = f"{found.done:,} of {found.total:,} intervals ({share:.0%}): {view.size} members × {view.intervals}"
     low, high = int(view.done.min()), int(view.done.max())
     return line if low == high else f"{line}, the last at {low}, the first at {high}"
-
-
-def _rate(pace: float) -> str:
-    if pace >= 1:
-        return f"{pace:.3g} intervals a second"
-    return f"{pace * 60:.3g} intervals a minute" if pace * 60 >= 1 else f"{pace * 3600:.3g} intervals an hour"
 
 
 def _rules(settings: Settings) -> str:
@@ -166,7 +161,7 @@ def strategy_words(described: Any) -> str:
 
 
 def _members(found: Standing, rows: Sequence[Row]) -> list[Column]:
-    short = _one_host(found)
+    short = one_host(found.workers)
     return [
         Column("member", [str(row.member) for row in rows], right=True),
         Column("interval", [_interval(row.record) for row in rows], right=True),
@@ -185,11 +180,11 @@ def _score(record: Record | None) -> str:
     return show_score(record.score) if record is not None and record.score is not None else "none yet"
 
 
-def _holder(row: Row, one_host: bool) -> str | Text:
+def _holder(row: Row, short: bool) -> str | Text:
     holder = row.holder
     if holder is None:
         return styled("done" if row.done else "free", "dim")
-    name = _name(holder.claim.worker, one_host)
+    name = name_of(holder.claim.worker, short=short)
     if holder.gone:
         return styled(f"{name} is gone", "yellow")
     return name if holder.age is None else f"{name} for {duration(holder.age)}"
@@ -198,26 +193,9 @@ def _holder(row: Row, one_host: bool) -> str | Text:
 def _held(found: Standing, most: int = 4) -> str:
     """Who trains what, in a line: the table may not reach so far down."""
     held = sorted((row for row in found.rows if row.holder is not None), key=lambda row: row.member)
-    short = _one_host(found)
+    short = one_host(found.workers)
     parts = [f"m{row.member}: {_holder(row, short)}" for row in held[:most]]
     return "; ".join([*parts, f"{len(held) - most} more"] if len(held) > most else parts)
-
-
-def _host(worker: str) -> str:
-    return worker.rsplit(".", 4)[0]
-
-
-def _one_host(found: Standing) -> bool:
-    return len({_host(worker) for worker in found.workers}) < 2
-
-
-def _name(worker: str, short: bool) -> str:
-    """A worker's id (host.pid.start.boot.number) for people: its pid, with its host where there are several."""
-    parts = worker.rsplit(".", 4)
-    if len(parts) != 5:
-        return worker
-    name = parts[1] if parts[4] == "1" else f"{parts[1]}#{parts[4]}"
-    return name if short else f"{parts[0]}.{name}"
 
 
 # As JSON ----------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from phyla.errors import SettingsError
 from phyla.events import as_json_number
+from phyla.inert import inert as inert
+from phyla.inert import inert_json as inert_json
+from phyla.inert import inert_lines as inert_lines
 from phyla.record import show_value
 
 if TYPE_CHECKING:
@@ -28,35 +31,16 @@ GAP = 2
 _UNLIMITED = 1_000_000
 
 
-def inert(text: object) -> str:
-    """The text with everything escaped that a terminal might obey or hide: control characters, escapes, bidi, line ends.
-
-    Names, values and errors in a journal are whatever somebody wrote there; whatever is printed of them goes through here.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-
-
-def inert_lines(text: str) -> str:
-    """The same for a message of several lines, which stay lines."""
-    return "\n".join(inert(line) for line in text.split("\n"))
-
-
-def inert_json(text: str) -> str:
-    """JSON that says the same, with escapes for what a terminal might obey; the spaces between its tokens stay."""
-    return "".join(c if c.isprintable() or c == "\n" else _json_escape(c) for c in text)
-
-
-def _json_escape(char: str) -> str:
-    return json.dumps(char)[1:-1] if ord(char) != 0x7F else "\\u007f"
-
-
 def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def print_json(value: object) -> None:
-    """One JSON document, in ASCII. What JSON has no number for is the text "nan", "inf" or "-inf", as in the journal."""
-    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+def print_json(value: object, indent: int | None = 2) -> None:
+    """One JSON document, in ASCII. What JSON has no number for is the text "nan", "inf" or "-inf", as in the journal.
+
+    indent=None: on one line.
+    """
+    print(json.dumps(_finite(value), indent=indent, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:

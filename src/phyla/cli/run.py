@@ -1,0 +1,71 @@
+"""`phyla run` and `phyla worker`: a script in several processes of this machine, or in one of a scheduler's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from phyla.cli.app import Misuse
+from phyla.errors import SettingsError
+from phyla.launch.launcher import Launcher
+from phyla.launch.plan import environment, plan, script_command
+from phyla.screen import Screen
+
+
+def run(
+    script: str | None,
+    args: Sequence[str],
+    *,
+    module: str | None,
+    workers: int | None,
+    gpus_per_worker: float | None,
+    fresh: bool,
+    path: Path | None,
+    journal: str | None,
+    lease: float | None,
+    deadline: str | None,
+) -> int:
+    """Launches the script; the exit code."""
+    try:
+        planned = plan(
+            script_command(*_what(script, module, args)),
+            workers=workers,
+            gpus_per_worker=gpus_per_worker,
+            fresh=fresh,
+            path=path,
+            journal=journal,
+            lease=lease,
+            deadline=deadline,
+        )
+    except SettingsError as error:
+        raise Misuse(f"phyla run: {error}") from None
+    return Launcher(planned, Screen).run()
+
+
+def worker(
+    script: str | None,
+    args: Sequence[str],
+    *,
+    module: str | None,
+    path: Path | None,
+    journal: str | None,
+    lease: float | None,
+    deadline: str | None,
+) -> int:
+    """Becomes the script's process."""
+    try:
+        command = script_command(*_what(script, module, args))
+        os.environ.update(environment(path=path, journal=journal, lease=lease, deadline=deadline))
+    except SettingsError as error:
+        raise Misuse(f"phyla worker: {error}") from None
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+def _what(script: str | None, module: str | None, args: Sequence[str]) -> tuple[str | None, str | None, Sequence[str]]:
+    """With -m, what stands in the script's place is the first of the module's arguments."""
+    if module is None or script is None:
+        return script, module, args
+    return None, module, [script, *args]
