@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
 import threading
@@ -147,7 +146,7 @@ def test_fault_7_a_donor_that_is_released_between_decision_and_claim_is_never_re
     for step in steps:
         if step == "claim.decided":
             break
-    (decided,) = [event for event in slow_decisions(steps)]
+    (decided,) = slow_decisions(steps)
     assert decided.source is not None
     for score in (2.0, 3.0, 4.0, 5.0, 6.0, 7.0):  # meanwhile its source moves out of what is kept
         world.train(quick, score)
@@ -230,7 +229,7 @@ def test_fault_25_a_worker_that_dies_at_the_barrier_is_taken_over_and_the_barrie
 
 
 def test_fault_27_what_kills_its_worker_again_and_again_counts_as_a_crash(tmp_path):
-    """As the OOM killer does. After max_lost losses in a row, and retries of that, the member is replaced, and somebody says so."""
+    """As the OOM killer does. After max_lost losses in a row, as often as there are retries, the member is replaced."""
     body = "(member.id, member.interval) == (1, 2) and not population.view.replacements[1] and os.kill(os.getpid(), 9)"
     script = scripts.write(tmp_path, SCRIPT.format(size=3, options=", max_lost=2, retries=1", body=body))
     codes = []
