@@ -4,8 +4,8 @@ It beats only for a parent that runs: a stopped one (SIGSTOP, a suspended job) f
 when the parent is gone it ends. It also ends a parent that trains one interval for longer than `interval_timeout`: a body
 that hangs cannot end itself.
 
-The parent tells it on its standard input what it has in hand: a JSON list of [member, seq, interval] and the seconds that
-this may take; an empty list when that has ended.
+The parent tells it on its standard input what it has in hand: a JSON list of [member, seq, interval], since when by the clock
+that all processes of a machine share, and the seconds that this may take; an empty list when that has ended.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOOK_SECONDS = 0.25
 
 _PROGRAM = """
 import sys, time
-time.sleep(1)  # what ends within a second costs next to nothing
+time.sleep({every!r})  # the first beat was its parent's; what ends before the second costs next to nothing
 sys.path.append({root!r})
 from phyla.pulse import main
 main({arguments!r})
@@ -46,7 +46,7 @@ class Pulse:
     def __init__(self, place: Place, worker: str, every: float):
         arguments = {"parent": os.getpid(), "path": str(place.path.absolute()), "journal": place.journal}
         arguments |= {"worker": worker, "every": every}
-        program = _PROGRAM.format(root=str(Path(__file__).parent.parent), arguments=json.dumps(arguments))
+        program = _PROGRAM.format(every=every, root=str(Path(__file__).parent.parent), arguments=json.dumps(arguments))
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
@@ -58,11 +58,11 @@ class Pulse:
 
     def watch(self, claims: Sequence[Claimed], seconds: float) -> None:
         """From now on these claims are trained; after so many seconds they hang."""
-        self._tell([[[claim.member, claim.seq, claim.interval] for claim in claims], seconds])
+        self._tell([[[claim.member, claim.seq, claim.interval] for claim in claims], time.monotonic(), seconds])
 
     def relax(self) -> None:
         """They have ended."""
-        self._tell([[], 0])
+        self._tell([[], 0.0, 0.0])
 
     def _tell(self, message: Any) -> None:
         assert self._process.stdin is not None
@@ -105,7 +105,7 @@ class _Orders:
     def __init__(self) -> None:
         self.claims: list[list[int]] = []
         self.seconds = 0.0
-        self._since = 0.0
+        self._since = 0.0  # monotonic
         self._buffer = b""
         self._closed = False
 
@@ -124,8 +124,7 @@ class _Orders:
         self._closed = not data
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         if lines:
-            self.claims, self.seconds = json.loads(lines[-1])
-            self._since = time.monotonic()
+            self.claims, self._since, self.seconds = json.loads(lines[-1])
 
 
 def _end_hanging(journal: Journal, parent: int, orders: _Orders) -> None:

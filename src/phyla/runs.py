@@ -113,9 +113,10 @@ class Run:
         self._look = look if look is not None else self._read
 
     def _read(self) -> View:
-        if self.path is not None and not self._view.position:
-            self._view = snapshot.load(self.path / snapshot.FILE, self._journal) or self._view
-        return fold(self._journal.read(self._view.position), self._view)
+        with snapshot.no_collection():
+            if self.path is not None and not self._view.position:
+                self._view = snapshot.load(self.path / snapshot.FILE, self._journal) or self._view
+            return fold(self._journal.read(self._view.position), self._view)
 
     @property
     def view(self) -> View:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +22,9 @@ from phyla.checkpoints import Tree, codec, parse_file_name
 from phyla.checkpoints.leaves import Buffer
 from phyla.errors import CheckpointError
 from phyla.events import Checkpoint
+
+if sys.platform == "darwin":
+    import fcntl
 
 _PIECES = 1024  # that one writev takes (IOV_MAX)
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -205,6 +209,9 @@ def _read(path: Path, size: int) -> bytes | int:
 def _fsync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | _BINARY)
     try:
-        os.fsync(fd)
+        if sys.platform == "darwin":
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync stops at the drive's cache there
+        else:
+            os.fsync(fd)
     finally:
         os.close(fd)
