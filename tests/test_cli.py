@@ -352,8 +352,9 @@ def test_doctor_finds_nothing_wrong(toy: Path, busy: Path, phyla_: Callable[...,
     for path in (toy, busy):
         code, out, err = phyla_("doctor", path)
         assert (code, err) == (0, "")
-        assert re.findall(r"^  (I\d) .* ok$", out, re.MULTILINE) == ["I1", "I2", "I3", "I5", "I8"]
-        assert set(results(phyla_("doctor", path, "--json").out).values()) == {"ok"}
+        assert re.findall(r"^  (I\d) .* ok$", out, re.MULTILINE) == ["I1", "I2", "I3", "I5", "I6", "I7", "I8"]
+        found = results(phyla_("doctor", path, "--json").out)
+        assert found == {**dict.fromkeys(found, "ok"), "I4": "not checked"}  # such states tell nothing of what init set
 
 
 def test_doctor_finds_a_checkpoint_that_is_gone_and_one_that_changed(runs: Path, phyla_: Callable[..., Said]) -> None:
@@ -369,7 +370,7 @@ def test_doctor_finds_a_checkpoint_that_is_gone_and_one_that_changed(runs: Path,
     assert "goes on from the one before" in out
     code, out, _ = phyla_("doctor", path, "--json")
     assert code == 1
-    assert results(out) == {"I1": "ok", "I2": "problems", "I3": "ok", "I5": "ok", "I8": "ok"}
+    assert results(out) == {**dict.fromkeys(results(out), "ok"), "I2": "problems", "I4": "not checked"}
     assert not json.loads(out)["ok"]
 
 
@@ -381,7 +382,7 @@ def test_doctor_of_a_run_that_goes_on_meanwhile(runs: Path) -> None:
     made.train(12)
     assert before - set(made.worker.checkpoints.files())  # what was kept then has been released and deleted since
     checks, _ = diagnose(run, events)
-    assert all(check.result == "ok" for check in checks)
+    assert [check.invariant for check in checks if check.result != "ok"] == ["I4"]
 
 
 def test_doctor_says_why_decisions_are_not_checkable(hostile: Path, runs: Path, phyla_: Callable[..., Said]) -> None:
@@ -411,7 +412,7 @@ def test_doctor_of_a_journal_that_cannot_be_followed(runs: Path, phyla_: Callabl
     assert out.count("the journal cannot be followed (I1)") == 1
     assert results(phyla_("doctor", made.path, "--json").out) == {
         "I1": "problems",
-        **dict.fromkeys(("I2", "I3", "I5", "I8"), "not checked"),
+        **dict.fromkeys(("I2", "I3", "I4", "I5", "I6", "I7", "I8"), "not checked"),
     }
 
 
@@ -472,7 +473,7 @@ def test_help_teaches(phyla_: Callable[..., Said]) -> None:
     whole = phyla_("--help")
     assert whole.code == 0
     assert phyla_().out == whole.out
-    for command in ("status", "best", "final", "schedule", "lineage", "export", "doctor", "check"):
+    for command in ("status", "best", "final", "schedule", "lineage", "export", "doctor", "gc", "check"):
         assert re.search(rf"^  {command} +\S", whole.out, re.MULTILINE)
         code, out, _ = phyla_(command, "--help")
         assert code == 0

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from phyla import randomness
 from phyla import score as _score
 from phyla import state as _state
-from phyla.errors import LoopError, StateError
+from phyla.errors import CheckpointError, JournalError, LoopError, StateError
 from phyla.newborn import Newborn
 from phyla.randomness import Purpose
 from phyla.states import Live, States
@@ -194,8 +194,10 @@ class Member(Newborn):
             return False
         if isinstance(error, SystemExit) and not self.ended:
             self._population.left(self, error)
-        if not isinstance(error, Exception) or isinstance(error, LoopError | StateError):
-            return False  # Ctrl-C, and mistakes that every member would make: the loop's end gives the claim back
+        if not isinstance(error, Exception) or isinstance(
+            error, LoopError | StateError | CheckpointError | JournalError
+        ):
+            return False  # Ctrl-C, and what every member would meet too: the loop's end gives the claim back
         traceback.print_exception(kind, error, trace)
         if not self.ended:
             self._population.raised(self, error)

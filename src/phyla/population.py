@@ -30,6 +30,7 @@ from phyla.once import Once
 from phyla.progress import Progress, summary
 from phyla.pulse import Pulse
 from phyla.record import Record
+from phyla.room import Room
 from phyla.runs import Heir, Run
 from phyla.space import Hyperparameter
 from phyla.states import Live, States
@@ -226,7 +227,15 @@ class Population:
             worker = self._join()
             self._took.append(time.monotonic() - self._began)
             self._limit(None)
-            if not drive(worker.publish(claim, live.save(), [outcome]), worker.journal):
+            try:
+                published = drive(worker.publish(claim, live.save(), [outcome]), worker.journal)
+            except (
+                PhylaError
+            ):  # a full disk is no fault of the member's; where not even this can be written, it is taken over
+                with contextlib.suppress(PhylaError):
+                    worker.fail("given_back")
+                raise
+            if not published:
                 log.warning(
                     "member %d, interval %d: the claim was lost while it trained (this process was silent for longer than "
                     "the lease, or was taken for dead); its work is dropped",
@@ -234,6 +243,7 @@ class Population:
                     claim.events[0].interval,
                 )
                 return
+            self._room.look(worker.view)
             record = worker.view.newest(claim.events[0].member)
             assert record is not None
             self.states.keep(record.ref, live, record.checkpoint.size)
@@ -447,6 +457,7 @@ class Population:
         begin(worker, self.name, arguments)
         self._found_finished = worker.view.finished
         self._deadline = None if arguments.seconds is None else time.monotonic() + arguments.seconds
+        self._room = Room(None if self._place.journal == "memory" else self._place.checkpoints)
         self._progress = Progress(self.name, arguments.progress)
         _joined.add(self)
         preempt.listen(self)

@@ -130,6 +130,7 @@ class Worker:
         self._garbage: list[str] = []
         self._unsynced: dict[int, tuple[Ref, str]] = {}  # my newest report of each member
         self._synced: list[Ref] = []
+        self._best_synced: Ref | None = None
         self._heard: dict[str, tuple[int, float]] = {}  # beats, and the seconds that I have listened since they moved
         self._looked = self.clock.monotonic()
         self._watching = threading.Lock()
@@ -399,10 +400,15 @@ class Worker:
         self.checkpoints.delete(self.view.orphans(named))
 
     def sync(self) -> None:
-        """Makes my newest checkpoint of each member durable, then the journal. May be called from another thread."""
-        waiting = list(self._unsynced.items())
-        safe = set(self.checkpoints.sync([file for _, (_, file) in waiting]))
+        """Makes my newest checkpoints and the best durable, then the journal. May be called from another thread."""
+        waiting, best = list(self._unsynced.items()), self.view.best
+        files = [file for _, (_, file) in waiting]
+        if best is not None and best.ref != self._best_synced:  # nobody may ever load it before the run's end
+            files.append(best.checkpoint.file)
+        safe = set(self.checkpoints.sync(files))
         self.journal.sync()
+        if best is not None and best.checkpoint.file in safe:
+            self._best_synced = best.ref
         for member, (ref, file) in waiting:
             if self._unsynced.get(member) == (ref, file):
                 del self._unsynced[member]
