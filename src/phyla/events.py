@@ -45,7 +45,7 @@ class Ref(NamedTuple):
     seq: int
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     """Where one immutable state lies. It counts from the Reported event that names it."""
 
     file: str  # its name in the run's checkpoint store
@@ -69,7 +69,7 @@ def new_uid() -> str:
     return os.urandom(16).hex()
 
 
-class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True):
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True, gc=False):
     member: int  # the stream: a member's id from 0, or RUN
     seq: int  # the place in the stream, from 1
     uid: str = msgspec.field(default_factory=new_uid)  # tells my own event, when the answer to an append was lost

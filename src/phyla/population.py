@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from phyla import departures, host, launched, preempt, runs
+from phyla import departures, host, launched, preempt, runs, snapshot
 from phyla.arguments import Arguments
 from phyla.background import Background
 from phyla.begin import begin
@@ -32,6 +32,7 @@ from phyla.pulse import Pulse
 from phyla.record import Record
 from phyla.room import Room
 from phyla.runs import Heir, Run
+from phyla.snapshot import Snapshots
 from phyla.space import Hyperparameter
 from phyla.states import Live, States
 from phyla.strategies.contract import Exploit, Explore, Strategy
@@ -451,6 +452,7 @@ class Population:
             origins=runs.load_origin,
             lease=arguments.lease or launched.lease() or (120.0 if self._place.journal == "directory" else 30.0),
             script=script_digest(),
+            snapshots=None if self._place.journal == "memory" else Snapshots(self._place.path / snapshot.FILE),
         )
         if self._place.journal != "memory":
             launched.announce(Joined(self._place.path.absolute(), self._place.journal, worker.id))

@@ -40,6 +40,7 @@ from phyla.events import (
     as_json_number,
 )
 from phyla.journal import Journal
+from phyla.snapshot import Snapshots
 from phyla.strategies.contract import Strategy
 from phyla.view import View
 
@@ -105,7 +106,7 @@ class Worker:
     id: one per incarnation. gone(id): whether that worker is known to be dead, for a reason better than silence.
     held(claim): whether this process holds the very state that this claim goes on from. prefers(member): equals are
     claimed in this order. origins(origin): a state of another run. lease: seconds of silence after which another worker
-    counts as lost. cohort, span: members claimed together, and intervals a claim.
+    counts as lost. cohort, span: members claimed together, and intervals a claim. snapshots: of the view, to begin with.
     """
 
     id: str
@@ -121,9 +122,11 @@ class Worker:
     cohort: int = 1
     span: int = 1
     script: str | None = None
+    snapshots: Snapshots | None = None
 
     def __post_init__(self) -> None:
-        self.view = View(getattr(self.strategy, "retain", None))
+        retain = getattr(self.strategy, "retain", None)
+        self.view = (self.snapshots and self.snapshots.load(self.journal, retain)) or View(retain)
         self.claim_held: Claim | None = None
         self._open: dict[int, Claimed] = {}  # my claims that the journal has open
         self._mine: set[str] = set()  # uids that I appended and have not folded yet
@@ -227,6 +230,8 @@ class Worker:
         if event.uid in self._mine:
             self._mine.discard(event.uid)
             self._garbage += freed
+            if self.snapshots is not None:
+                self.snapshots.note(self.view, event.uid)
 
     def _append(self, *events: Event) -> bool:
         """Appends and folds; False if another's events stand in one of these places."""
@@ -414,6 +419,8 @@ class Worker:
                 del self._unsynced[member]
             if file in safe:
                 self._synced.append(ref)
+        if self.snapshots is not None:
+            self.snapshots.write()
 
 
 def drive(steps: Steps[T], journal: Journal) -> T:
