@@ -328,7 +328,7 @@ def test_a_run_that_was_created_otherwise_lists_every_difference_and_ends_with_w
     ):
         assert f"\n  {line}" in text
     assert text.startswith("the run 'run' exists, and was created with other settings:")
-    assert text.endswith("Population(…, fresh=True)")
+    assert text.endswith("phyla run --fresh SCRIPT")
 
 
 def test_what_a_script_leaves_open_is_no_difference(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
@@ -54,17 +53,6 @@ def complete(tmp_path):
     return view.finished and list(view.done) == [4, 4, 4] and view.size == 3
 
 
-def children(pid):
-    """The processes that this one has started."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            if int(fields[1]) == pid and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
-
-
 # The pulse --------------------------------------------------------------------------------------------------------------
 
 
@@ -92,7 +80,7 @@ def test_the_pulse_beats_for_a_running_parent_only_and_ends_with_it(tmp_path):
         return journal.beats()[worker] > before
 
     scripts.until(lambda: journal.beats()[worker] > 4)
-    (pulse,) = children(process.pid)
+    (pulse,) = scripts.children(process.pid)
     os.kill(process.pid, signal.SIGSTOP)
     scripts.until(lambda: not host.runs(process.pid))
     time.sleep(0.3)
@@ -107,9 +95,9 @@ def test_the_pulse_beats_for_a_running_parent_only_and_ends_with_it(tmp_path):
 def test_a_pulse_that_was_killed_is_started_again(tmp_path):
     process = scripts.start(script(tmp_path, "time.sleep(5)", lease=2, pause=0.01), tmp_path / "mark")
     scripts.until((tmp_path / "mark").exists)
-    (pulse,) = children(process.pid)
+    (pulse,) = scripts.children(process.pid)
     os.kill(pulse, signal.SIGKILL)
-    assert scripts.until(lambda: [pid for pid in children(process.pid) if pid != pulse])
+    assert scripts.until(lambda: [pid for pid in scripts.children(process.pid) if pid != pulse])
     assert scripts.finish(process).returncode == 0
     assert failures(tmp_path) == []
 

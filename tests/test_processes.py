@@ -1,6 +1,7 @@
 """Processes started by hand share a run: they come, die, are stopped, and start again."""
 
 import fcntl
+import os
 import re
 import signal
 import subprocess
@@ -128,11 +129,14 @@ def test_a_stopped_worker_goes_on_with_other_members_when_it_wakes(tmp_path):
     assert_complete(tmp_path)
 
 
-def test_a_body_that_lets_nothing_else_run_for_longer_than_its_lease_loses_its_member_and_goes_on(tmp_path):
-    hold = "import ctypes; ctypes.PyDLL(None).sleep(int(hold))"  # holds the interpreter, so that no thread can beat
+def test_a_worker_that_nobody_can_hear_for_longer_than_its_lease_loses_its_member_and_goes_on(tmp_path):
+    """Its body holds the interpreter, so that no thread can beat, and the process that beats for it has been stopped."""
+    hold = "import ctypes; ctypes.PyDLL(None).sleep(int(hold))"
     script = scripts.write(tmp_path, SCRIPT.replace("LEASE", "1").replace("HOLD", hold))
     blocked = scripts.start(script, "sqlite", 0, 5)
     held = holds(blocked)
+    for pulse in scripts.children(blocked.pid):
+        os.kill(pulse, signal.SIGSTOP)
     other = scripts.start(script, "sqlite", 0, 0)
     done = scripts.finish(blocked)
     assert done.returncode == 0

@@ -32,12 +32,19 @@ LOOK_SECONDS = 0.25
 """How often it looks whether its parent still lives."""
 
 _PROGRAM = """
-import sys, time
-time.sleep({every!r})  # the first beat was its parent's; what ends before the second costs next to nothing
+import os, sys, time
+end = time.monotonic() + {every!r}  # the first beat was its parent's; what ends before the second costs next to nothing
+while time.monotonic() < end:
+    time.sleep({look!r})
+    if os.getppid() != {parent!r}:
+        sys.exit()
 sys.path.append({root!r})
 from phyla.pulse import main
 main({arguments!r})
 """
+
+_PARENTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that are the parent's to answer, though a terminal sends them to both."""
 
 
 class Pulse:
@@ -46,10 +53,17 @@ class Pulse:
     def __init__(self, place: Place, worker: str, every: float):
         arguments = {"parent": os.getpid(), "path": str(place.path.absolute()), "journal": place.journal}
         arguments |= {"worker": worker, "every": every}
-        program = _PROGRAM.format(every=every, root=str(Path(__file__).parent.parent), arguments=json.dumps(arguments))
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-        )
+        root, given = str(Path(__file__).parent.parent), json.dumps(arguments)
+        program = _PROGRAM.format(every=every, look=LOOK_SECONDS, parent=os.getpid(), root=root, arguments=given)
+        unblocked = signal.pthread_sigmask(
+            signal.SIG_BLOCK, _PARENTS
+        )  # which the child inherits, from its first moment on
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
 
     @property
     def beats(self) -> bool:
@@ -83,8 +97,6 @@ class Pulse:
 
 def main(arguments: str) -> None:
     """Beats until the parent is gone."""
-    for asked in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(asked, signal.SIG_IGN)  # they are for the parent, which goes on for a while
     given = json.loads(arguments)
     parent, worker, every = given["parent"], given["worker"], given["every"]
     journal, _ = runs.open_for_work(Place(Path(given["path"]), given["journal"]))
