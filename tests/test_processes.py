@@ -254,3 +254,35 @@ def test_processes_forked_from_one_that_has_joined_are_workers_of_their_own(tmp_
     assert len({event.worker for event in events(tmp_path, Claimed)}) == 3
     assert events(tmp_path, Failed) == []
     assert_complete(tmp_path)
+
+
+def test_a_run_that_somebody_trains_is_not_set_aside(tmp_path, script):
+    process = scripts.start(script, "sqlite", 0, 30)
+    holds(process)
+    fresh = script.with_name("fresh.py")
+    fresh.write_text(script.read_text().replace("journal=journal", "journal=journal, fresh=True"))
+    refused = scripts.run(fresh, "sqlite", 0, 0)
+    assert refused.returncode == 1
+    assert f"cannot be set aside: process {process.pid} trains in it" in refused.stderr
+    scripts.kill(process)
+    scripts.succeed(fresh, "sqlite", 0, 0)
+    assert (tmp_path / "runs/run.1").exists()
+
+
+@pytest.mark.parametrize("journal", ["sqlite", "directory"])
+@pytest.mark.parametrize(
+    "how", ["time.sleep(hold)", "time.sleep(hold); import os; os.fork() or os._exit(0); os.wait()"]
+)
+def test_a_worker_whose_run_was_moved_away_leaves_the_new_one_alone(tmp_path, journal, how):
+    """It knows its files by more than their names, though a fork has closed them all."""
+    script = scripts.write(tmp_path, SCRIPT.replace("LEASE", "60").replace("HOLD", how))
+    old = scripts.start(script, journal, 0, 2)
+    holds(old)
+    (tmp_path / "runs/run").rename(tmp_path / "runs/elsewhere")
+    scripts.succeed(script, journal, 0, 0)
+    before = phyla.open(tmp_path / "runs/run").view.position
+    done = scripts.finish(old)
+    assert done.returncode == 1
+    assert "was set aside while this process worked in it" in done.stderr
+    assert phyla.open(tmp_path / "runs/run").view.position == before
+    assert_complete(tmp_path)

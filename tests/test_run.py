@@ -1,5 +1,3 @@
-import gc
-
 """Reading a run: what `phyla.open` gives, and that it never writes."""
 
 import gc

@@ -21,6 +21,8 @@ from phyla.strategies.contract import Strategy
 from phyla.strategies.describe import describe as describe_strategy
 from phyla.strategies.evolve import Evolve
 
+IN_MEMORY = "interval_timeout= ends a process that hangs, and a run in memory would end with it"
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -67,7 +69,7 @@ class Arguments:
         if given["intervals"] is None and given["target"] is None and given["seconds"] is None:
             raise SettingsError("when does the run end? Give intervals=, target= or seconds=")
         if given["interval_timeout"] is not None and given["journal"] == "memory":
-            raise SettingsError("interval_timeout= ends a process that hangs, and a run in memory would end with it")
+            raise SettingsError(IN_MEMORY)
         settings = Settings(
             seed=given["seed"] or 0,
             space=describe(space),

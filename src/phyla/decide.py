@@ -49,7 +49,7 @@ def decide(view: View, member: int, strategy: Strategy) -> Choice:
     if own is None:
         born = view.born[member]
         assert born is not None
-        return Choice(born.hypers, None, None, ready=False, replaced=False, notes=None)
+        return Choice(_within(view, member, born.hypers, None), None, None, ready=False, replaced=False, notes=None)
     if not ready:
         return Choice(_within(view, member, own.hypers, own), own.ref, None, ready=False, replaced=False, notes=None)
     return _choice(view, member, strategy(view, member, _rng(view, member)), own, ready=True, replaced=False)

@@ -10,18 +10,23 @@ the interpreter ends before the claim is settled.
 
 from __future__ import annotations
 
+import builtins
 import dis
 import os
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Literal, Protocol
 
 from phyla import preempt
 
 SETTLE_SECONDS = 0.2
-"""After which no exception is expected any more. A thread that waits for it keeps the process from ending before."""
+"""After a break, before the claim is given back. A thread that waits for it keeps the process from ending before."""
+
+THROWN_SECONDS = 30.0
+"""After which an exception that a script's loop was left by has been caught: it may pass through much cleaning up before."""
 
 
 class Leaver(Protocol):
@@ -41,10 +46,9 @@ _timers: weakref.WeakKeyDictionary[Leaver, threading.Timer] = weakref.WeakKeyDic
 def watch(population: Leaver) -> None:
     """Makes sure that an exception that ends the script is recorded."""
     _watched.add(population)
-    if sys.excepthook is not _hook:
-        global _previous_hook
-        _previous_hook = sys.excepthook
-        sys.excepthook = _hook
+    global _previous_hook
+    if _previous_hook is None:  # once: another tool that takes the hook later calls this one
+        _previous_hook, sys.excepthook = sys.excepthook, _hook
 
 
 def leave(population: Leaver) -> None:
@@ -55,10 +59,16 @@ def leave(population: Leaver) -> None:
         _thrown.add(population)
     else:
         _thrown.discard(population)
-    timer = threading.Timer(SETTLE_SECONDS, population.depart, ("given_back",))
+    patient = population in _thrown and not preempt.asked() and not _interactive()
+    timer = threading.Timer(THROWN_SECONDS if patient else SETTLE_SECONDS, population.depart, ("given_back",))
     timer.daemon = False
     _timers[population] = timer
     timer.start()
+
+
+def _interactive() -> bool:
+    """Whether somebody sits before a prompt, which catches every exception."""
+    return hasattr(sys, "ps1") or "get_ipython" in vars(builtins)
 
 
 def _thrown_out_of(frame: FrameType | None) -> bool:
@@ -87,17 +97,18 @@ def _at_exit() -> None:
 
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # before the interpreter waits for the timers
 
-_previous_hook = sys.excepthook
+_previous_hook: Callable[[type[BaseException], BaseException, TracebackType | None], object] | None = None
 
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     for timer in list(_timers.values()):
         timer.cancel()  # it is on its way no longer: this is the top
+    assert _previous_hook is not None
     try:
         _previous_hook(kind, error, trace)  # the user's own traceback comes first
     finally:
         for population in list(_watched):
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not preempt.ends():
                 population.depart("raised", f"{kind.__name__}: {error}"[:500])
             else:
                 population.depart("given_back")

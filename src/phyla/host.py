@@ -50,6 +50,15 @@ def new_worker_id() -> str:
     return f"{node}.{pid}.{start_time(pid) or 0}.{boot() or 'x'}.{next(_counter)}"
 
 
+def pid_here(worker: str) -> int | None:
+    """The process of a worker that is known to live on this machine; None if it does not, or nobody can tell from here."""
+    parts = worker.rsplit(".", 4)
+    if len(parts) != 5 or not boot() or parts[3] != boot() or not (parts[1].isdigit() and parts[2].isdigit()):
+        return None
+    pid = int(parts[1])
+    return pid if start_time(pid) == int(parts[2]) else None
+
+
 def is_gone(worker: str) -> bool:
     """Whether that worker ran on this boot of this machine, and its process no longer exists."""
     parts = worker.rsplit(".", 4)

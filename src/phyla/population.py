@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from phyla import departures, host, launched, preempt, runs, snapshot
-from phyla.arguments import Arguments
+from phyla.arguments import IN_MEMORY, Arguments
 from phyla.background import Background
 from phyla.begin import begin
-from phyla.errors import LoopError, PhylaError, PhylaWarning, StateError
+from phyla.errors import LoopError, PhylaError, PhylaWarning, SettingsError, StateError
 from phyla.launched import Joined
 from phyla.member import Member
 from phyla.once import Once
@@ -126,6 +126,9 @@ class Population:
         self._found_finished = self._summed_up = self._began_afresh = False
         self._deadline: float | None = None
         self._began = 0.0  # the interval in hand
+        self._publishing = False
+        self._choices = 0  # how often the newest claim has looked for a free member
+        self._claimed_by: int | None = None  # the thread
         self._took: deque[float] = deque(maxlen=2 * self._arguments.settings.size)  # seconds of the newest intervals
         self._checked: Iterator[Member] | None = None
         self._last_publisher = False
@@ -162,6 +165,8 @@ class Population:
             self.depart("given_back")
             if self._current is not None and not self._current.ended:
                 self._fail(self._current, "given_back")  # this process trains one at a time
+            if self._found_finished and not worker.tidy():
+                self._found_finished = False  # somebody has changed the run since
             if self._found_finished:
                 launched.ended()
                 log.warning("%s", finished_line(self.run))
@@ -175,10 +180,12 @@ class Population:
             if self._background is None:
                 self._background = Background(worker, self._arguments.sync_every, self._pulse(worker))
             self._show()
+            self._choices, self._claimed_by = 0, threading.get_ident()
             try:
                 claim = drive(worker.claim(), worker.journal)
             except BaseException:  # Ctrl-C, or a journal that cannot be written: leave nothing claimed
                 with contextlib.suppress(PhylaError):
+                    worker.read()
                     worker.give_back_strays()
                 raise
             if claim is None:
@@ -198,14 +205,12 @@ class Population:
     def _limit(self, claim: Claim | None) -> None:
         """Has a body watched that may hang; None: no longer."""
         seconds = self._arguments.interval_timeout
-        pulse = self._background.pulse if self._background is not None else None
-        if seconds is None or pulse is None:
+        if seconds is None or self._background is None:
             return
+        self._background.watch(claim.events if claim is not None else (), seconds)
         if claim is None:
-            pulse.relax()
             faulthandler.cancel_dump_traceback_later()
             return
-        pulse.watch(claim.events, seconds)
         with contextlib.suppress(OSError, ValueError, AttributeError):  # a notebook's stderr is no file
             faulthandler.dump_traceback_later(seconds, exit=False)
 
@@ -213,6 +218,8 @@ class Population:
     def seconds_left(self) -> float | None:
         """Of the interval in hand, by those before; None if nothing is in hand (preempt.py asks)."""
         member = self._current
+        if self._publishing:
+            return 0.0
         if member is None or member.ended:
             return None
         return max(0.0, self._usual_seconds - (time.monotonic() - self._began))
@@ -236,6 +243,8 @@ class Population:
                 with contextlib.suppress(PhylaError):
                     worker.fail("given_back")
                 raise
+            finally:
+                self._publishing = False
             if not published:
                 log.warning(
                     "member %d, interval %d: the claim was lost while it trained (this process was silent for longer than "
@@ -276,7 +285,9 @@ class Population:
     def raised(self, member: Member, error: BaseException) -> None:
         """A body has raised; its traceback was shown."""
         text = f"{type(error).__name__}: {error}"
-        self._fail(member, "raised", text[:500])
+        self._fail(member, "given_back" if preempt.ends() else "raised", text[:500])
+        if preempt.ends():  # SIGTERM went to the processes that the body had started, too
+            return
         self._end_if_hopeless(member, f"raised, the last time {text[:200]}")
 
     def left(self, member: Member, error: SystemExit) -> None:
@@ -326,6 +337,20 @@ class Population:
             return True
         return self._deadline is not None and now >= self._deadline
 
+    def _over(self) -> bool:
+        """Whether to claim no more; asked before every choice."""
+        self._choices += 1
+        if self._choices > 1:  # it had to wait
+            self._free_forgotten()
+        return self._out_of_time
+
+    def _free_forgotten(self) -> None:
+        """Gives back what another population of this run holds that this very thread has claimed for, as in a notebook's cell
+        that is run again: while this one waits, nobody can ever report it."""
+        for other in list(_joined):
+            if other is not self and other._place == self._place and other._claimed_by == threading.get_ident():
+                other.close()
+
     def _end(self) -> None:
         """Nothing is left to claim."""
         self.close()
@@ -374,7 +399,7 @@ class Population:
             view = worker.view
             if not view.finished and not self._out_of_time:
                 raise LoopError("population.primary is known after the loop's end: the run is not finished yet")
-            end = "stopped" if view.stopped is not None else f"after-{view.intervals}" if view.finished else None
+            end = f"{view.run_head}" if view.finished else None  # after each change it ends anew
             return self._once.primary(end, again=self._found_finished)
 
     def once(self, key: str, fn: Callable[[], object], *, per: Literal["host", "run"] = "host") -> None:
@@ -385,17 +410,24 @@ class Population:
         self._join()
         self._once.call(key, fn, per)
 
-    def close(self) -> None:
+    def close(self, *, patience: float = -1) -> None:
         """Gives back what is claimed, stops the background thread, and makes everything durable. The loop's end does this."""
-        with self._turn:
+        if not self._turn.acquire(timeout=patience):
+            return  # the process ends while a thread of it waits for something to claim: it holds nothing
+        try:
             if self._worker is None:
                 return
             self.depart("given_back")
             self._worker.fail("given_back")
+            with contextlib.suppress(PhylaError):
+                self._worker.read()
+                self._worker.give_back_strays()
             if self._background is not None:
                 self._background.stop()
                 self._background = None
             self._worker.sweep()
+        finally:
+            self._turn.release()
 
     def complain(self, key: str, message: str, *, error: bool = True) -> None:
         """Warns once about something; with strict=True, and if it may be an error, raises StateError."""
@@ -434,7 +466,12 @@ class Population:
         arguments = self._arguments = self._arguments.for_check() if Population.checker is not None else self._arguments
         _never_used.discard(self)
         self._place = runs.locate(self.name, arguments.path, arguments.journal)
+        if self._place.journal == "memory" and arguments.interval_timeout is not None:
+            raise SettingsError(IN_MEMORY)
         if (arguments.fresh or launched.wants_fresh()) and not self._began_afresh:
+            for other in list(_joined):
+                if other._place == self._place:
+                    other.close()
             with launched.first(f"fresh.{self.name}") as first:
                 if first:
                     runs.set_aside(self._place)
@@ -452,6 +489,7 @@ class Population:
             origins=runs.load_origin,
             lease=arguments.lease or launched.lease() or (120.0 if self._place.journal == "directory" else 30.0),
             script=script_digest(),
+            over=self._over,
             snapshots=None if self._place.journal == "memory" else Snapshots(self._place.path / snapshot.FILE),
         )
         if self._place.journal != "memory":
@@ -521,7 +559,7 @@ def _at_exit(pid: int) -> None:
         return  # a forked child: its parent's populations are not its own
     for population in list(_joined):
         with contextlib.suppress(PhylaError):
-            population.close()
+            population.close(patience=1.0)
     for population in list(_never_used):
         log.warning(
             "population %r was made and never trained: write `for member in population:`, or call population.claim()",

@@ -1,15 +1,15 @@
 """Signals. SIGTERM: somebody wants this process to end, as schedulers do before they take a machine away.
 
 The first one lets the interval in hand be finished, if that takes no more than GRACE_SECONDS, as far as the intervals before
-tell; else, and at a second one, it is given back at once. Then the process ends, with code 143. Being preempted is no
-failure, and neither is Ctrl-C.
+tell; else, at a second one, and when that time is over, it is given back at once. Then the process ends, with code 143. Being
+preempted is no failure, and neither is Ctrl-C.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import sys
 import threading
 import weakref
 from types import FrameType
@@ -66,7 +66,11 @@ def _answer(number: int, frame: FrameType | None) -> None:
     left = [seconds for trainer in list(_trainers) if (seconds := trainer.seconds_left) is not None]
     if _asked > 1 or not left or max(left) > GRACE_SECONDS:
         raise SystemExit(EXIT_CODE)
-    print("phyla: SIGTERM: this interval is finished first; a second one gives it back at once", file=sys.stderr)
+    second = threading.Timer(GRACE_SECONDS, os.kill, (os.getpid(), signal.SIGTERM))
+    second.daemon = True
+    second.start()
+    with contextlib.suppress(OSError):  # not print: whatever it interrupts may be printing
+        os.write(2, b"phyla: SIGTERM: this interval is finished first; a second one gives it back at once\n")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

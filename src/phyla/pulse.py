@@ -60,29 +60,26 @@ class Pulse:
         )  # which the child inherits, from its first moment on
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+                [sys.executable, "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
 
     @property
     def beats(self) -> bool:
         """Whether it lives."""
         return self._process.poll() is None
 
-    def watch(self, claims: Sequence[Claimed], seconds: float) -> None:
-        """From now on these claims are trained; after so many seconds they hang."""
-        self._tell([[[claim.member, claim.seq, claim.interval] for claim in claims], time.monotonic(), seconds])
-
-    def relax(self) -> None:
-        """They have ended."""
-        self._tell([[], 0.0, 0.0])
+    def watch(self, claims: Sequence[Claimed], since: float, seconds: float) -> None:
+        """These claims are trained since then (time.monotonic), and hang after so many seconds; none: nothing is in hand."""
+        self._tell([[[claim.member, claim.seq, claim.interval] for claim in claims], since, seconds])
 
     def _tell(self, message: Any) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it is gone; whoever looks starts another
+        with contextlib.suppress(OSError):  # it is gone, or behind: what it does not hear it does not judge
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
 
     def stop(self) -> None:
         self._process.kill()
@@ -99,44 +96,50 @@ def main(arguments: str) -> None:
     """Beats until the parent is gone."""
     given = json.loads(arguments)
     parent, worker, every = given["parent"], given["worker"], given["every"]
-    journal, _ = runs.open_for_work(Place(Path(given["path"]), given["journal"]))
+    place = Place(Path(given["path"]), given["journal"])
+    if os.getppid() != parent or not place.path.exists():
+        return  # a run that is gone is not to come back
+    journal, _ = runs.open_for_work(place)
     orders, next_beat = _Orders(), 0.0
-    while os.getppid() == parent:
-        if time.monotonic() >= next_beat and host.runs(parent):
+    while os.getppid() == parent and not orders.closed:
+        lives = host.runs(parent)
+        if lives and time.monotonic() >= next_beat:
             with contextlib.suppress(PhylaError):  # the next one may succeed; whoever cannot read either does not judge
                 journal.beat(worker)
             next_beat = time.monotonic() + every
-        orders.wait(LOOK_SECONDS)
+        orders.wait(LOOK_SECONDS, lives)
         if orders.overdue and os.getppid() == parent:
             _end_hanging(journal, parent, orders)
 
 
 class _Orders:
-    """What the parent has in hand."""
+    """What the parent has in hand, and for how long it has worked on it: while it is stopped, no time passes."""
 
     def __init__(self) -> None:
         self.claims: list[list[int]] = []
         self.seconds = 0.0
-        self._since = 0.0  # monotonic
+        self.closed = False  # the parent is another program now
+        self._spent = 0.0
         self._buffer = b""
-        self._closed = False
 
     @property
     def overdue(self) -> bool:
-        return bool(self.claims) and time.monotonic() - self._since > self.seconds
+        return bool(self.claims) and self._spent > self.seconds
 
-    def wait(self, timeout: float) -> None:
-        """Takes what the parent says within this time."""
-        if self._closed:
-            time.sleep(timeout)
-            return
-        if not select.select([0], [], [], timeout)[0]:
+    def wait(self, timeout: float, lives: bool) -> None:
+        """Takes what the parent says within this time. lives: it is not stopped."""
+        began = time.monotonic()
+        told = select.select([0], [], [], timeout)[0]
+        if lives:
+            self._spent += min(time.monotonic() - began, 2 * timeout)
+        if not told:
             return
         data = os.read(0, 65536)
-        self._closed = not data
+        self.closed = not data
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         if lines:
-            self.claims, self._since, self.seconds = json.loads(lines[-1])
+            self.claims, since, self.seconds = json.loads(lines[-1])
+            self._spent = time.monotonic() - since
 
 
 def _end_hanging(journal: Journal, parent: int, orders: _Orders) -> None:

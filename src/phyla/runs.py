@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from phyla import host, randomness, snapshot
 from phyla import lineage as _lineage
-from phyla import randomness, snapshot
 from phyla import state as _state
 from phyla.checkpoints import Checkpoints, Tree, load_row
 from phyla.checkpoints.local import LocalCheckpoints
 from phyla.checkpoints.memory import MemoryCheckpoints
-from phyla.errors import CheckpointError, JournalError, SettingsError
+from phyla.errors import CheckpointError, JournalError, PhylaError, SettingsError
 from phyla.events import Checkpoint, Event, Origin
 from phyla.journal import Journal
 from phyla.journal.directory import DirectoryJournal
@@ -84,15 +84,33 @@ def open_for_work(place: Place, *, durable: bool = False) -> tuple[Journal, Chec
 
 
 def set_aside(place: Place) -> Path | None:
-    """Moves a run's directory to NAME.1, NAME.2, … and returns where; None if there is nothing to move."""
+    """Moves a run's directory to NAME.1, NAME.2, … and returns where; None if there is nothing to move.
+
+    Raises SettingsError while another process of this machine trains in it.
+    """
     if place.journal == "memory" or not place.path.exists():
         return None
+    if training := sorted(_training(place)):
+        raise SettingsError(
+            f"the run in {place.path} cannot be set aside: process {', '.join(map(str, training))} trains in it. End that "
+            f"first (phyla stop {place.path}, or Ctrl-C there), or choose another name"
+        )
     for number in range(1, 10_000):
         aside = place.path.with_name(f"{place.path.name}.{number}")
         if not aside.exists():
             place.path.rename(aside)
             return aside
     raise SettingsError(f"{place.path} cannot be set aside: there are 9,999 older runs of this name")
+
+
+def _training(place: Place) -> set[int]:
+    """The other processes of this machine that hold a member of a run."""
+    try:
+        claims = open(place.path).view.open
+    except PhylaError:  # it never got far, or is damaged
+        return set()
+    found = {host.pid_here(claim.worker) for claim in claims if claim is not None}
+    return {pid for pid in found if pid is not None and pid != os.getpid()}
 
 
 class Run:

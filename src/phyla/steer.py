@@ -117,7 +117,7 @@ def bounds(changes: Mapping[str, float]) -> Speech:
         space = _with_bounds(view.space, changes)
         if space == view.space:
             return []
-        begun = [claim.interval + claim.span - 1 for claim in view.open if claim is not None]
+        begun = [claim.interval + claim.span - 1 for claim in (*view.open, *view.repeat) if claim is not None]
         first = max([int(view.done.max()), *begun]) + 1
         return [SpaceChanged(member=RUN, seq=0, space=describe(space), first=first)]
 

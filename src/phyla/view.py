@@ -369,6 +369,7 @@ class View:
         if event.voids is not None:
             self._void(Ref(*event.voids), freed)
         source = self.records.get(claim.source) if claim.source is not None else None
+        again = again and self.until[m] > UNBOUNDED  # who has left does not come back
         if again and not late and not (source is not None and source.void):
             self.repeat[m] = claim  # it keeps the claim's pin
         elif not late:

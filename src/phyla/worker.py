@@ -106,7 +106,8 @@ class Worker:
     id: one per incarnation. gone(id): whether that worker is known to be dead, for a reason better than silence.
     held(claim): whether this process holds the very state that this claim goes on from. prefers(member): equals are
     claimed in this order. origins(origin): a state of another run. lease: seconds of silence after which another worker
-    counts as lost. cohort, span: members claimed together, and intervals a claim. snapshots: of the view, to begin with.
+    counts as lost. cohort, span: members claimed together, and intervals a claim. snapshots: of the view, to begin
+    with. over(): whether this worker is to claim no more.
     """
 
     id: str
@@ -123,6 +124,7 @@ class Worker:
     span: int = 1
     script: str | None = None
     snapshots: Snapshots | None = None
+    over: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         retain = getattr(self.strategy, "retain", None)
@@ -136,7 +138,7 @@ class Worker:
         self._best_synced: Ref | None = None
         self._heard: dict[str, tuple[int, float]] = {}  # beats, and the seconds that I have listened since they moved
         self._looked = self.clock.monotonic()
-        self._watching = threading.Lock()
+        self._shared = threading.Lock()  # with the thread that watches and syncs
         self._next_watch = self._next_sweep = 0.0
 
     # The turn -------------------------------------------------------------------------------------------------------
@@ -147,10 +149,9 @@ class Worker:
             self.read()
             yield "claim.read"
             self.give_back_strays()
-            finished = self.view.finished
-            if finished or self.clock.monotonic() >= self._next_watch:
+            if self.view.finished or self.clock.monotonic() >= self._next_watch:
                 self._take_over()
-            if finished:
+            if self.view.finished or self.over():
                 return None
             members = self._choose()
             if not members:
@@ -193,8 +194,11 @@ class Worker:
         published = self._append(*events)
         self.claim_held = None
         yield "publish.appended"
+        if not published:
+            self._synced = synced + self._synced
         if published:
-            self._unsynced.update({event.member: (event.ref, saved.file) for event in events})
+            with self._shared:
+                self._unsynced.update({event.member: (event.ref, saved.file) for event in events})
             self._stop_at_target(outcomes)
         else:
             self._garbage.append(saved.file)
@@ -208,6 +212,12 @@ class Worker:
         if claim is None:
             return False
         return self._append(*(self._failed(event, why, error=error) for event in claim.events))
+
+    def tidy(self) -> bool:
+        """Whether the run is finished still; ends claims that workers which are gone have left in it."""
+        self.read()
+        self._take_over()
+        return self.view.finished
 
     # Reading and writing --------------------------------------------------------------------------------------------
 
@@ -350,7 +360,7 @@ class Worker:
         Silence counts only while somebody listens: who has not looked for a while, because it was stopped, or its journal
         was away, cannot say whether the others could have been heard.
         """
-        with self._watching:
+        with self._shared:
             now = self.clock.monotonic()
             try:
                 beats = self.journal.beats()
@@ -415,8 +425,9 @@ class Worker:
         if best is not None and best.checkpoint.file in safe:
             self._best_synced = best.ref
         for member, (ref, file) in waiting:
-            if self._unsynced.get(member) == (ref, file):
-                del self._unsynced[member]
+            with self._shared:
+                if self._unsynced.get(member) == (ref, file):
+                    del self._unsynced[member]
             if file in safe:
                 self._synced.append(ref)
         if self.snapshots is not None:

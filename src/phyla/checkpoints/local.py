@@ -22,6 +22,7 @@ from phyla.checkpoints import Tree, codec, parse_file_name
 from phyla.checkpoints.leaves import Buffer
 from phyla.errors import CheckpointError
 from phyla.events import Checkpoint
+from phyla.pin import ASIDE, Pin
 
 if sys.platform == "darwin":
     import fcntl
@@ -49,9 +50,12 @@ class LocalCheckpoints:
                 raise CheckpointError(
                     f"checkpoints cannot be kept in {self.root.absolute()}: {error.strerror}"
                 ) from None
+            self._pin = Pin(self.root)
 
     def save(self, file: str, tree: Tree) -> Checkpoint:
         path = self._path(file, write=True)
+        if self._pin.moved:
+            raise CheckpointError(f"the run of {self.root.absolute()} {ASIDE}")
         buffers = codec.encode(tree)
         hasher, size = xxhash.xxh3_128(), 0
         for buffer in buffers:
@@ -88,6 +92,8 @@ class LocalCheckpoints:
         return codec.decode(data)
 
     def delete(self, files: Iterable[str]) -> None:
+        if not self._readonly and self._pin.moved:
+            return  # they are another run's now
         for file in files:
             path = self._path(file, write=True)
             try:

@@ -27,6 +27,7 @@ from phyla.errors import JournalError
 from phyla.events import FORMAT, Event, Recorded, decode, new_uid
 from phyla.journal.disk import fsync, fsync_directory
 from phyla.journal.memory import Facts, as_json, poll, settle
+from phyla.pin import ASIDE, Pin
 
 PATIENCE = 60.0
 """Seconds until a file that others have made must be visible here."""
@@ -48,10 +49,13 @@ class DirectoryJournal:
         _journals.add(self)
         with self._explaining():
             self._open()
+            self._pin = Pin(self.path)
             self._check_for_gap()
 
     def append(self, *events: Event) -> int:
         self._may_write()
+        if self._pin.moved:
+            raise JournalError(f"the run of {self.path} {ASIDE}")
         lines = b"".join(body + b"\n" for body in as_json(events))
         with self._explaining(), self._temporary(lines) as temporary, self._lock:
             seen, deadline = -1, 0.0

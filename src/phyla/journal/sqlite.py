@@ -33,6 +33,7 @@ from phyla.events import FORMAT, Event, Recorded, decode
 from phyla.journal.disk import fsync, fsync_directory, network_file_system
 from phyla.journal.memory import as_json, poll, settle
 from phyla.journal.turn import Turn
+from phyla.pin import ASIDE, Pin
 
 APPLICATION_ID = int.from_bytes(b"phyl", "big")
 PATIENCE = 60.0
@@ -167,6 +168,7 @@ class _Writer:
         self._named: FileIO | None = None  # the log whose name in the directory is durable
         self._lost: OSError | None = None  # what an fsync said
         self._closed = False
+        self._pin: Pin | None = None  # from the first connection on
         self._create()
 
     @contextmanager
@@ -261,6 +263,8 @@ class _Writer:
         if self._closed:
             raise JournalError(f"this journal was closed ({self._path}): open it again")
         if self._connection is None:
+            if self._pin is not None and self._pin.moved:
+                raise JournalError(f"the run of {self._path} {ASIDE}")
             connection = _connect(self._path, f"mode={mode}")
             try:
                 (kind,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -278,6 +282,7 @@ class _Writer:
                 connection.close()
                 raise
             self._connection = connection
+            self._pin = self._pin or Pin(self._path)
         return self._connection
 
     def _create(self) -> None:
