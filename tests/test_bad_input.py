@@ -489,3 +489,18 @@ def test_nothing_is_logged_by_a_loop_without_mistakes(caplog, capsys):
             member.report(1, member.state(zeros) + member["lr"])
     assert not caplog.records
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_loop_that_goes_round_member_state_is_told_once_that_no_weights_are_kept():
+    population = make(size=2, intervals=2)
+    with pytest.warns(phyla.PhylaWarning, match="no weights are saved or copied") as said:
+        for member in population:
+            member.report(1.0)
+    assert len(said) == 1
+
+
+def test_a_run_that_can_be_changed_names_the_command(tmp_path):
+    for member in make(journal="sqlite", path=tmp_path, size=3, intervals=1):
+        member.report(1.0, {})
+    with pytest.raises(phyla.RunDiffers, match=r"phyla change \w+ --size 4 --intervals 2\n"):
+        make(journal="sqlite", path=tmp_path, size=4, intervals=2).claim()

@@ -83,9 +83,22 @@ def _compare(worker: Worker, name: str, arguments: Arguments) -> None:
         )
         raise RunDiffers(
             f"the run {name!r} exists, and was created with other settings:{lines}\n"
-            "Name the same settings to go on with it, choose another name, or begin anew; this sets the old run aside "
+            f"{_change(name, single)}Name the same settings to go on with it, choose another name, or begin anew; this sets the old run aside "
             "and deletes nothing:\n  Population(…, fresh=True), or phyla run --fresh SCRIPT"
         )
+
+
+def _change(name: str, differences: list[tuple[str, Any, Any]]) -> str:
+    """The command that makes the run what the script names, as far as a run can be changed."""
+    options = []
+    for key, _, now in differences:
+        if key in ("size", "intervals") and now is not None:
+            options.append(f"--{key} {now}")
+        elif key.startswith("space.") and key.endswith((".low", ".high")) and isinstance(now, int | float):
+            options.append(f"--space {key.removeprefix('space.')}={now}")
+        else:
+            return ""
+    return f"To change the run itself:\n  phyla change {name} {' '.join(options)}\n"
 
 
 _NOTHING = object()

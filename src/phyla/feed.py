@@ -102,7 +102,6 @@ class Feed:
 
     def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic):
         self._run = run
-        self._run = run
         self._clock = clock
         self._position: int | None = None
         self._decided: dict[int, tuple[int, Ref]] = {}  # each member's newest exploit: interval and donor

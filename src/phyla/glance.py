@@ -13,11 +13,17 @@ from phyla.record import Record
 from phyla.space import Hypers
 from phyla.view import UNBOUNDED, View
 
-State: TypeAlias = Literal["finished", "training", "idle", "new"]
+State: TypeAlias = Literal["finished", "paused", "training", "idle", "new"]
 """idle: begun, not finished, and no worker that may live holds a member. new: no interval was ever claimed."""
 
-PAUSE = 60.0
-"""Seconds without a report, beyond five times the longest interval, after which a run seems to pause."""
+SILENCE = 60.0
+"""Seconds without an event, beyond five times the longest interval, after which a run that trains seems to stand still."""
+
+PAUSE = 15.0
+"""Seconds between two reports, beyond five times the longest interval, in which nobody trained: rates leave them out."""
+
+NEWEST = 6
+"""Reports of a member that its own rate is taken over."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,9 @@ class Glance:
     view: View
     state: State
     rows: list[Row]
-    done: int  # intervals that were trained here and count, of all members together
+    done: int  # intervals that were trained here and count, of all members together, those that have left too
     total: int | None  # what they have to come to; None: only a target ends the run
+    resumed: float  # when the first report came after the last pause
     pace: float | None  # intervals a second lately, while it trains
     silent: float | None  # seconds since the newest event, if it is long for a run that trains
 
@@ -57,6 +64,16 @@ class Glance:
     def workers(self) -> set[str]:
         """Those that hold a member, and may live."""
         return {row.holder.claim.worker for row in self.rows if row.holder is not None and not row.holder.gone}
+
+    @property
+    def share(self) -> float:
+        """The part of its work that is done, from 0 to 1."""
+        return self.done / self.total if self.total else 1.0
+
+    @property
+    def percent(self) -> int:
+        """The same in whole percent: 100 means that nothing is left."""
+        return math.floor(100 * self.share)
 
     @property
     def seconds_left(self) -> float | None:
@@ -76,27 +93,43 @@ def glance(
     last: the time of the newest event, if the caller knows it better than by reports and open claims. copied: each member's
     last copy, where it is known; what an open claim says comes first.
     """
-    training = [member for member in range(len(view.head)) if view.until[member] > UNBOUNDED]
     finished, copies = view.finished, copied or {}
-    rows = [_row(view, member, copies.get(member), finished, now, gone) for member in training]
+    rows = [_row(view, member, copies.get(member), finished, now, gone) for member in active(view)]
     rows.sort(key=lambda row: _order(view, row))
     state = _state(view, rows, finished)
-    newest = newest_records(view, max(10, 2 * view.size))
+    newest = newest_records(view, NEWEST * max(2, view.size))
     if last is None:
         last = max((claim.time for claim in view.open if claim is not None), default=0.0)
         last = max([last, *(record.time for record in newest[-1:])])
-    silent = now - last if state == "training" and now - last > _pause(newest) else None
-    trained = view.done - view.since
-    left = int(sum(max(0, view.intervals - int(view.done[member])) for member in training))
+    silent = now - last if state == "training" and now - last > SILENCE + _longest(newest) else None
     return Glance(
         view=view,
         state=state,
         rows=rows,
-        done=int(trained.sum()),
-        total=int(trained.sum()) + left if view.intervals < UNBOUNDED else None,
-        pace=pace(newest) if state == "training" and silent is None else None,
+        done=trained(view),
+        total=budget(view),
+        resumed=resumed(newest),
+        pace=pace(newest[-max(10, 2 * view.size) :]) if state == "training" and silent is None else None,
         silent=silent,
     )
+
+
+def active(view: View) -> list[int]:
+    """The members that train: those that have not left."""
+    return [member for member in range(len(view.head)) if view.until[member] > UNBOUNDED]
+
+
+def trained(view: View) -> int:
+    """Intervals that were trained and count: of members that have left too, and of late ones those since they entered."""
+    return int((view.done - view.since).sum())
+
+
+def budget(view: View) -> int | None:
+    """What these come to when the run is through; None: only a target ends it."""
+    if view.intervals >= UNBOUNDED:
+        return None
+    left = view.intervals - view.done[view.until > UNBOUNDED]
+    return trained(view) + int(left.clip(min=0).sum())
 
 
 def _row(
@@ -128,6 +161,8 @@ def _order(view: View, row: Row) -> tuple[int, float, int]:
 def _state(view: View, rows: list[Row], finished: bool) -> State:
     if finished:
         return "finished"
+    if view.paused:
+        return "paused"
     if any(row.holder is not None and not row.holder.gone for row in rows):
         return "training"
     return "idle" if any(view.head > 1) else "new"
@@ -140,16 +175,26 @@ def newest_records(view: View, count: int) -> list[Record]:
 
 
 def pace(records: Sequence[Record]) -> float | None:
-    """Intervals a second over these reports, which stand in the journal's order; what lies before a pause is left out.
+    """Intervals a second over these reports, which stand in the journal's order; what lies before a pause is left out."""
+    return rate(records, resumed(records))
+
+
+def resumed(records: Sequence[Record]) -> float:
+    """When the first of these reports came after the last pause; they stand in the journal's order."""
+    pause = PAUSE + _longest(records)
+    for later, earlier in itertools.pairwise(reversed(records)):
+        if later.time - earlier.time > pause:
+            return later.time
+    return -math.inf
+
+
+def rate(records: Sequence[Record], since: float) -> float | None:
+    """Intervals a second over those of these reports that came since then.
 
     What was published together, as a cohort is, was trained together: the clock starts with the first report, and those that
     share its file do not count. None before there are two.
     """
-    pause = _pause(records)
-    for place in range(len(records) - 1, 0, -1):
-        if records[place].time - records[place - 1].time > pause:
-            records = records[place:]
-            break
+    records = [record for record in records if record.time >= since]
     if not records:
         return None
     first, seconds = records[0], records[-1].time - records[0].time
@@ -157,11 +202,17 @@ def pace(records: Sequence[Record]) -> float | None:
     return intervals / seconds if intervals and seconds > 0 and math.isfinite(seconds) else None
 
 
-def _pause(records: Sequence[Record]) -> float:
-    return PAUSE + 5 * max((record.seconds for record in records), default=0.0)
+def _longest(records: Sequence[Record]) -> float:
+    """Five times the longest of these intervals, in seconds."""
+    return 5 * max((record.seconds for record in records), default=0.0)
 
 
 # In words ---------------------------------------------------------------------------------------------------------------
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 exploit`, `2 exploits`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def host_of(worker: str) -> str:

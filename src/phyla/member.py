@@ -153,6 +153,12 @@ class Member(Newborn):
         """What is to be saved."""
         if self._live is None:
             if state is None:
+                self._population.complain(
+                    "stateless",
+                    "report was given no state, and member.state was never called: no weights are saved or copied, only "
+                    "hyperparameters. If there are weights, get them from `member.state(init)`; if not, report(score, {})",
+                    error=False,
+                )
                 return Live(None)
             self._live = Live(state, _state.made(state, self._hypers))
         elif state is None:

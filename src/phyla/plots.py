@@ -21,9 +21,11 @@ MOST_HYPERS = 8  # panels
 def plot(run: Run, file: str | Path) -> None:
     """Draws a run: every member's score, the winner's true ancestry through its donors, and the schedule that made it.
 
-    file: its ending says the format, as in run.png or run.svg. Raises SettingsError without matplotlib, or without a score.
+    file: its ending says the format, as in run.png or run.svg. Raises SettingsError without matplotlib, without a score, or
+    if the file cannot be written.
     """
     pyplot = _pyplot()
+    _check_format(pyplot, Path(file))
     best = run.best
     if best is None:
         raise SettingsError(f"{run.name} has no score yet: there is nothing to draw")
@@ -43,8 +45,18 @@ def plot(run: Run, file: str | Path) -> None:
     axes[-1, 0].set_xlabel("interval")
     axes[-1, 0].xaxis.set_major_locator(pyplot.MaxNLocator(integer=True))
     figure.align_ylabels()
-    figure.savefig(file, dpi=150)
-    pyplot.close(figure)
+    try:
+        figure.savefig(file, dpi=150)
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be written: {error.strerror or error}") from None
+    finally:
+        pyplot.close(figure)
+
+
+def _check_format(pyplot: Any, file: Path) -> None:
+    known = pyplot.Figure().canvas.get_supported_filetypes()
+    if file.suffix and file.suffix[1:].lower() not in known:  # without an ending matplotlib adds its own
+        raise SettingsError(f"{file}: there is no format {file.suffix}; expected one of {', '.join(sorted(known))}")
 
 
 def _pyplot() -> Any:

@@ -6,9 +6,12 @@ import sys
 import time
 from typing import TextIO
 
-from phyla.record import show_hypers, show_schedule, show_score
+import msgspec
+
+from phyla.glance import budget, plural, trained
+from phyla.record import Record, show_hypers, show_schedule, show_score
 from phyla.runs import Run
-from phyla.view import UNBOUNDED, View
+from phyla.view import View
 
 EVERY_SECONDS = 0.2
 
@@ -31,7 +34,7 @@ class Progress:
         if not self._enabled or now < self._next:
             return
         self._next = now + (EVERY_SECONDS if self._terminal else 30.0)
-        done = int(view.done.sum())
+        done = trained(view)
         if self._began is None:
             self._began = now, done
         line = self._line(view, done, now)
@@ -46,17 +49,13 @@ class Progress:
         assert self._began is not None
         parts = [self._name]
         rate = (done - self._began[1]) / (now - self._began[0]) if now > self._began[0] else 0.0
-        if view.intervals < UNBOUNDED:
-            total = view.intervals * view.size
-            parts.append(f"{done}/{total} intervals")
-        else:
-            total = 0
-            parts.append(f"{done} intervals")
+        total = budget(view)
+        parts.append(f"{done}/{total} intervals" if total is not None else plural(done, "interval"))
         if view.best is not None:
             parts.append(f"best {show_score(view.best.score)} (member {view.best.id}, interval {view.best.interval})")
         if rate > 0:
             parts.append(f"{rate:.3g}/s")
-            if total:
+            if total is not None:
                 parts.append(f"{duration((total - done) / rate)} left")
         return "  ".join(parts)
 
@@ -82,18 +81,17 @@ def summary(run: Run, *, whole: bool = True) -> str:
     """What a run came to: the best model, its schedule, and how to load it. Not whole: one line."""
     view, best = run.view, run.best
     why = f" ({view.stopped})" if view.stopped else ""
-    head = f"{run.name} is finished{why}: {view.size} members, {int(view.done.sum())} intervals"
+    head = f"{run.name} is finished{why}: {plural(view.size, 'member')}, {plural(trained(view), 'interval')}"
     if best is None:
-        return f"{head}; no score was reported"
+        return f"{head}; {_without_best(view)}"
     if not whole:
         return f"{head}; best score {show_score(best.score)}"
-    copies = len(run.lineage().copies)
     where = str(run.path) if run.path is not None else None
     lines = [
-        f"{head}, {copies} exploits",
+        f"{head}, {plural(len(run.lineage().copies), 'exploit')}",
         f"  best score  {show_score(best.score)} (member {best.id}, interval {best.interval})",
         f"  trained at  {show_hypers(best.hypers)}",
-        f"  schedule    {show_schedule(best)}",
+        *(f"  {'' if place else 'schedule':10}  {line}" for place, line in enumerate(schedule_lines(best))),
     ]
     if where is not None:
         lines += [
@@ -101,3 +99,20 @@ def summary(run: Run, *, whole: bool = True) -> str:
             f"  load it     run = phyla.open({where!r}); state = run.restore(run.best, init)",
         ]
     return "\n".join(lines)
+
+
+def _without_best(view: View) -> str:
+    if all(record.score is None for record in view.records.values()):
+        return "no score was reported"
+    if not any(record.finite for record in view.records.values()):
+        return "every score was NaN or infinite: all members have diverged"
+    return "no checkpoint with a finite score is left"
+
+
+def schedule_lines(record: Record) -> list[str]:
+    """The schedule that made a record, a line for each hyperparameter that changed; the others stand together on the last."""
+    path = record.ancestry()
+    changed = [name for name in record.hypers if any(each.hypers[name] != record.hypers[name] for each in path)]
+    lines = [show_schedule(msgspec.structs.replace(record, hypers={name: record.hypers[name]})) for name in changed]
+    same = {name: value for name, value in record.hypers.items() if name not in changed}
+    return [*lines, f"{show_hypers(same)} throughout"] if same else lines

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from rich.cells import cell_len, set_cell_size
 
-from phyla.glance import Glance, Row, name_of, one_host, pace, show_pace
+from phyla.glance import NEWEST, Glance, Row, name_of, one_host, plural, rate, show_pace
 from phyla.inert import inert
 from phyla.progress import duration
 from phyla.record import show_score, show_value
@@ -28,10 +28,8 @@ WIDEST = 24
 NARROWEST = 6
 """Characters that a name or a text is narrowed to before its column is left out."""
 LONGEST_BAR, SHORTEST_BAR = 40, 8
-NEWEST = 6
-"""Reports of a member that its own rate is taken over."""
-SILENT_SECONDS = 15.0
-"""A worker beats every five seconds at least: from here on its silence is shown in a colour."""
+QUIET_SECONDS, SILENT_SECONDS = 10.0, 15.0
+"""A worker beats every five seconds at least: from here on its silence is shown, and in a colour."""
 
 
 def lines(glance: Glance, silence: Callable[[str], float], width: int, height: int) -> list[Line]:
@@ -43,11 +41,11 @@ def lines(glance: Glance, silence: Callable[[str], float], width: int, height: i
         rows = rows[:-1]
         columns, left_out = fit(_columns(glance, rows, silence), width)
     more = len(glance.rows) - len(rows)
-    notes = [_plural(more, "more member")] if more else []
+    notes = [plural(more, "more member")] if more else []
     if left_out:
         names = f"no room for {', '.join(left_out)}"
         fits = cell_len("; ".join([*notes, names])) + 2 <= width
-        notes.append(names if fits else f"no room for {_plural(len(left_out), 'column')}")
+        notes.append(names if fits else f"no room for {plural(len(left_out), 'column')}")
     note: list[Line] = [[(cut(f"… {'; '.join(notes)}", width), "dim")]] if notes else []
     return [*head(glance, width), *(_cut(line, width) for line in _grid(columns)), *note][:height]
 
@@ -62,10 +60,9 @@ def head(glance: Glance, width: int) -> list[Line]:
     first: Line = [(name, "bold")]
     bar_width = min(LONGEST_BAR, width - cell_len(name) - cell_len(count) - len(" 100%") - 2 * GAP)
     if glance.total is not None and bar_width >= SHORTEST_BAR:
-        share = glance.done / glance.total if glance.total else 1.0
-        full = math.floor(share * bar_width)
+        full = math.floor(glance.share * bar_width)
         first += [(" " * GAP, ""), ("━" * full, "green"), ("─" * (bar_width - full), "dim")]
-        first.append((f" {math.floor(100 * share):3d}%", ""))
+        first.append((f" {glance.percent:3d}%", ""))
     if cell_len(name) + GAP + cell_len(count) <= width:
         first.append((" " * GAP + count, ""))
     second: Line = []
@@ -86,7 +83,7 @@ def facts(glance: Glance) -> list[str]:
     match glance.state:
         case "finished":
             found.append("finished" + (f": {inert(view.stopped)}" if view.stopped else ""))
-        case _ if view.paused:
+        case "paused":
             found.append("paused")
         case "new":
             found.append("nobody has claimed a member yet")
@@ -105,19 +102,14 @@ def facts(glance: Glance) -> list[str]:
     if glance.seconds_left is not None:
         found.append(f"{duration(glance.seconds_left)} left")
     if workers:
-        found.append(_plural(workers, "worker"))
+        found.append(plural(workers, "worker"))
     return found
 
 
 def _count(glance: Glance, *, percent: bool = False) -> str:
     if glance.total is None:
-        return _plural(glance.done, "interval")
-    share = glance.done / glance.total if glance.total else 1.0
-    return f"{glance.done:,} of {glance.total:,} intervals" + (f" ({math.floor(100 * share)}%)" if percent else "")
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+        return plural(glance.done, "interval")
+    return f"{glance.done:,} of {glance.total:,} intervals" + (f" ({glance.percent}%)" if percent else "")
 
 
 # Its members ------------------------------------------------------------------------------------------------------------
@@ -133,6 +125,7 @@ class Column:
     right: bool = True
     least: int = 0  # characters, so that it does not jump when a number gets longer
     whole: bool = True  # its cells may not be cut
+    narrows: bool = False  # it may be narrower than its title, and is no wider than WIDEST
     rank: int = 0  # of those that may be left out the highest goes first; 0: stays
     width: int = field(init=False)
 
@@ -142,7 +135,7 @@ class Column:
     def widen(self) -> None:
         """Takes the room that it would like to have."""
         widest = max(map(cell_len, (self.title, *self.cells)))
-        self.width = max(self.least, widest if self.rank < HYPERPARAMETER else min(WIDEST, widest))
+        self.width = max(self.least, min(WIDEST, widest) if self.narrows else widest)
 
     @property
     def floor(self) -> int:
@@ -151,35 +144,42 @@ class Column:
         return min(self.width, max(NARROWEST, cells) if self.whole else NARROWEST)
 
 
-HYPERPARAMETER = 10
-"""From this rank on a column is a hyperparameter: these are narrowed, and go before any other."""
+RANKS = {"interval": 1, "worker": 5, "beat": 6, "rate": 7, "left": 8}
+FIRST_RANKS, LATER_RANK, EMPTY_RANK = (2, 3, 4), 10, 1000
+"""The first few hyperparameters are worth more than who trains and how fast; the others go before, and what is empty first."""
 
 
 def _columns(glance: Glance, rows: Sequence[Row], silence: Callable[[str], float]) -> list[Column]:
     view, short = glance.view, one_host(glance.workers)
     of = f"/{view.intervals}" if view.intervals < UNBOUNDED else ""
-    rates = [pace(view.history[row.member][-NEWEST:]) if not row.done else None for row in rows]
+    rates = [rate(view.history[row.member][-NEWEST:], glance.resumed) if not row.done else None for row in rows]
     lefts = [_left(view.intervals, row, rate) for row, rate in zip(rows, rates, strict=True)]
     beats = [_beat(row, silence) for row in rows]
     holders = [_holder(row, short) for row in rows]
-    return [
+    columns = [
         Column("member", [f"m{row.member}" for row in rows]),
         Column("score", [_score(row) for row in rows], [_score_style(glance, row) for row in rows], least=8),
-        Column("interval", [f"{row.record.interval if row.record is not None else 0}{of}" for row in rows], rank=1),
-        Column("rate", [_rate(rate) for rate in rates], least=6, rank=4),
-        Column("left", lefts, least=5, rank=5),
+        Column("interval", [f"{row.record.interval if row.record is not None else 0}{of}" for row in rows]),
+        Column("rate", [_rate(rate) for rate in rates], least=6),
+        Column("left", lefts, least=5),
         *(
-            _hyperparameter(inert(name), [row.hypers.get(name) for row in rows], HYPERPARAMETER + place)
+            _hyperparameter(inert(name), [row.hypers.get(name) for row in rows], place)
             for place, name in enumerate(view.space)
         ),
-        Column("worker", *_unzip(holders), right=False, rank=2),
-        Column("beat", *_unzip(beats), least=5, rank=3),
+        Column("worker", *_unzip(holders), right=False),
+        Column("beat", *_unzip(beats), least=5),
     ]
+    for column in columns:
+        if not column.narrows:
+            column.rank = RANKS.get(column.title, 0) if any(column.cells) else EMPTY_RANK
+    return columns
 
 
-def _hyperparameter(name: str, values: Sequence[object], rank: int) -> Column:
+def _hyperparameter(name: str, values: Sequence[object], place: int) -> Column:
     numbers = all(isinstance(value, int | float) for value in values)
-    return Column(name, [inert(show_value(value)) for value in values], right=numbers, whole=numbers, rank=rank)
+    cells = [inert(show_value(value)) for value in values]
+    rank = FIRST_RANKS[place] if place < len(FIRST_RANKS) else LATER_RANK + place
+    return Column(name, cells, right=numbers, whole=numbers, narrows=True, rank=rank)
 
 
 def _unzip(cells: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
@@ -217,6 +217,8 @@ def _beat(row: Row, silence: Callable[[str], float]) -> tuple[str, str]:
     if row.holder.gone:
         return "gone", "yellow"
     seconds = silence(row.holder.claim.worker)
+    if seconds < QUIET_SECONDS:
+        return "ok", "dim"
     return clock(seconds) if seconds >= 60 else f"{int(seconds)} s", "yellow" if seconds > SILENT_SECONDS else "dim"
 
 
@@ -245,8 +247,8 @@ def clock(seconds: float) -> str:
 def fit(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
     """The columns that fit, as wide as they may be, and the titles of those that do not.
 
-    Hyperparameters are narrowed, from the right; then the rightmost is left out, and the others are as wide as they may be
-    again; when none is left, the other columns go by rank.
+    Hyperparameters are narrowed, from the right; then the column of the highest rank is left out, and the others are as wide
+    as they may be again. Nothing is missed where a column was empty.
     """
     kept, left_out = list(columns), list[str]()
     while True:
@@ -254,7 +256,7 @@ def fit(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]
             column.widen()
         excess = sum(column.width + GAP for column in kept) - GAP - width
         for column in sorted(kept, key=lambda column: -column.rank):
-            if column.rank >= HYPERPARAMETER and excess > 0:
+            if column.narrows and excess > 0:
                 give = min(excess, column.width - column.floor)
                 column.width -= give
                 excess -= give
@@ -262,7 +264,8 @@ def fit(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]
         if excess <= 0 or not last.rank:
             return kept, left_out
         kept.remove(last)
-        left_out.insert(0, last.title)
+        if last.rank < EMPTY_RANK:
+            left_out.insert(0, last.title)
 
 
 def _grid(columns: Sequence[Column]) -> Iterable[Line]:

@@ -290,7 +290,7 @@ def export(
     from phyla.cli.reading import export
 
     if json and csv:
-        raise Misuse("phyla export: --json and --csv are two forms of the output; give one of them")
+        raise Misuse("--json and --csv are two forms of the output; give one of them")
     return export(run, table=csv, out=out)
 
 
@@ -335,7 +335,7 @@ def doctor(
     from phyla.cli.doctor import doctor
 
     if dry_run and not repair:
-        raise Misuse("phyla doctor: --dry-run goes with --repair; without it nothing is ever changed")
+        raise Misuse("--dry-run goes with --repair; without it nothing is ever changed")
     return doctor(run, repair=repair, dry_run=dry_run, json=json)
 
 

@@ -40,7 +40,7 @@ def run(
             deadline=deadline,
         )
     except SettingsError as error:
-        raise Misuse(f"phyla run: {error}") from None
+        raise Misuse(str(error)) from None
     return Launcher(planned, Screen).run()
 
 
@@ -59,7 +59,7 @@ def worker(
         command = script_command(*_what(script, module, args))
         os.environ.update(environment(path=path, journal=journal, lease=lease, deadline=deadline))
     except SettingsError as error:
-        raise Misuse(f"phyla worker: {error}") from None
+        raise Misuse(str(error)) from None
     sys.stdout.flush()
     os.execv(command[0], command)
 

@@ -23,7 +23,7 @@ def change(run: str, *, intervals: int | None, size: int | None, space: Sequence
     if space:
         speeches.append(steer.bounds(_bounds(space)))
     if not speeches:
-        raise SettingsError("phyla change: say what is to change, with --intervals, --size or --space")
+        raise SettingsError("say what is to change, with --intervals, --size or --space")
     return _say(run, speeches, json, "nothing changed: the run has these already")
 
 

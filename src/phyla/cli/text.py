@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from phyla.errors import SettingsError
 from phyla.events import as_json_number
+from phyla.glance import plural as plural
 from phyla.inert import inert as inert
 from phyla.inert import inert_json as inert_json
 from phyla.inert import inert_lines as inert_lines
@@ -163,11 +164,6 @@ def _cell(cell: str | Text) -> Text:
     from rich.text import Text
 
     return cell if isinstance(cell, Text) else Text(inert(cell))
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 exploit`, `2 exploits`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def size(count: int) -> str:

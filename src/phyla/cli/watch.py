@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from phyla import runs
+from phyla.cli import INTERRUPTED
 from phyla.cli.text import print_json
 from phyla.feed import Effect, Exploit, Failure, Feed
 from phyla.record import Record
@@ -17,12 +18,15 @@ SECONDS = 0.25
 
 
 def watch(run: str, *, json: bool) -> int:
-    """Shows a run until it is finished; 0."""
+    """Shows a run until it is finished, or Ctrl-C; the exit code."""
     opened = runs.open(run)
-    if json:
-        _print(opened)
-    else:
-        _show(opened)
+    try:
+        if json:
+            _print(opened)
+        else:
+            _show(opened)
+    except KeyboardInterrupt:  # the way to leave a run that goes on: nothing to complain of
+        return INTERRUPTED
     return 0
 
 
