@@ -11,7 +11,7 @@ import pytest
 
 import phyla
 import scripts
-from phyla import host
+from phyla import host, steer
 from phyla.errors import JournalError, SettingsError
 from phyla.events import Claimed, Failed
 from phyla.journal.memory import MemoryJournal
@@ -325,3 +325,113 @@ def test_nothing_is_claimed_that_cannot_end_by_the_deadline(tmp_path):
     assert newest < begin + 3.2
     assert not phyla.open(tmp_path / "runs/run").view.finished
     assert failures(tmp_path) == []
+
+
+def test_fault_21_the_time_that_sigterm_leaves_comes_to_an_end(tmp_path):
+    """The first interval of a process: nobody knows how long it takes."""
+    source = SCRIPT.format(body="time.sleep(60)", lease=60, options="", pause=0)
+    source = source.replace("import ctypes", "import phyla.preempt; phyla.preempt.GRACE_SECONDS = 1.0; import ctypes")
+    process = scripts.start(scripts.write(tmp_path, source), tmp_path / "mark")
+    scripts.until((tmp_path / "mark").exists)
+    process.terminate()
+    assert scripts.finish(process, timeout=10).returncode == 143
+    assert [why for why, _ in failures(tmp_path)] == ["given_back"]
+
+
+def test_a_stopped_process_does_not_hang(tmp_path):
+    body = script(tmp_path, "time.sleep(1.5)", options=", interval_timeout=3", lease=1.5)
+    process = scripts.start(body, tmp_path / "mark")
+    scripts.until((tmp_path / "mark").exists)
+    time.sleep(0.8)
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(4)
+    os.kill(process.pid, signal.SIGCONT)
+    assert scripts.finish(process).returncode == 0
+    assert failures(tmp_path) == []
+
+
+def test_a_pulse_that_cannot_live_leaves_the_beating_to_a_thread(tmp_path):
+    """As where packages are found by the running process alone."""
+    source = SCRIPT.format(body="time.sleep(5)", lease=2, options="", pause=0)
+    source = source.replace(
+        "import ctypes", "import phyla.pulse; phyla.pulse._PROGRAM = 'raise SystemExit(3)'; import ctypes"
+    )
+    first = scripts.start(scripts.write(tmp_path, source), tmp_path / "mark")
+    scripts.until((tmp_path / "mark").exists)
+    second = scripts.start(tmp_path / "script.py", tmp_path / "mark")
+    assert [scripts.finish(p).returncode for p in (first, second)] == [0, 0]
+    assert failures(tmp_path) == []
+
+
+def test_fault_20_an_exception_that_passes_through_long_cleaning_up_uses_up_a_retry(tmp_path):
+    source = SCRIPT.format(body="raise KeyError('poison')", lease=60, options="", pause=0)
+    slow = "class Slow:\n        def __enter__(self): pass\n        def __exit__(self, *error): time.sleep(0.8)\n"
+    source = source.replace("for member in", f"{slow}    with Slow():\n     for member in")
+    source = source.replace("\n        w =", "\n         w =").replace("\n        if not", "\n         if not")
+    source = source.replace("\n        time.sleep", "\n         time.sleep").replace(
+        "\n        member.rep", "\n         member.rep"
+    )
+    assert scripts.run(scripts.write(tmp_path, source), tmp_path / "mark").returncode == 1
+    assert [why for why, _ in failures(tmp_path)] == ["raised"]
+
+
+def test_a_worker_that_waits_ends_when_its_seconds_are_over(tmp_path):
+    first = scripts.start(script(tmp_path, "time.sleep(6)"), tmp_path / "mark")
+    scripts.until((tmp_path / "mark").exists)
+    begin = time.monotonic()
+    other = tmp_path / "other.py"
+    other.write_text((tmp_path / "script.py").read_text().replace("lease=60", "lease=60, seconds=1.5"))
+    done = scripts.succeed(other, tmp_path / "mark")
+    assert time.monotonic() - begin < 5
+    assert done.stdout.endswith("ended\n")
+    assert scripts.finish(first).returncode == 0
+    assert failures(tmp_path) == []
+
+
+def test_a_cell_that_is_run_again_does_not_wait_for_itself(tmp_path):
+    def cell():
+        space = {"lr": phyla.Float(0.0, 1.0)}
+        return phyla.Population(
+            "run", space, 1, 3, seed=1, path=tmp_path / "runs", max_lead=0, lease=60, progress=False
+        )
+
+    before = cell()
+    member = before.claim()
+    assert member is not None
+    after = cell()
+    taken = after.claim()
+    assert taken is not None
+    assert (taken.id, taken.interval) == (0, 1)
+    assert failures(tmp_path) == [("given_back", "")]
+    after.close()
+
+
+def test_a_tool_that_takes_the_excepthook_between_two_loops_breaks_nothing(tmp_path):
+    source = """
+        import sys, numpy as np, phyla
+        def make(name):
+            return phyla.Population(name, {"lr": phyla.Float(0.0, 1.0)}, 2, 2, seed=1, progress=False)
+        for member in make("other"):
+            member.report(member["lr"], {})
+        before = sys.excepthook
+        sys.excepthook = lambda *error: (print("tool"), before(*error))
+        for member in make("run"):
+            raise KeyError("poison")
+    """
+    done = scripts.run(scripts.write(tmp_path, source))
+    assert (done.returncode, done.stdout.count("tool"), done.stderr.count("Traceback")) == (1, 1, 1)
+    assert [why for why, _ in failures(tmp_path)] == ["raised"]
+
+
+def test_a_run_that_reaches_its_target_twice_has_a_primary_twice(tmp_path):
+    def train():
+        population = phyla.Population(
+            "run", {"lr": phyla.Float(0.0, 1.0)}, 2, 50, seed=1, path=tmp_path / "runs", target=0.0, progress=False
+        )
+        for member in population:
+            member.report(1.0, {})
+        return population.primary
+
+    assert train()
+    steer.say(tmp_path / "runs/run", steer.resume)
+    assert train()
