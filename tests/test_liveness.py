@@ -285,7 +285,7 @@ def test_fault_21_a_second_sigterm_gives_back_at_once(tmp_path):
 
 
 def test_fault_21_an_interval_that_takes_long_is_given_back_at_once(tmp_path):
-    wait = "population._took.append(3600.0); time.sleep(60)"
+    wait = "population._hours._took.append(3600.0); time.sleep(60)"
     process = scripts.start(script(tmp_path, wait), tmp_path / "mark")
     scripts.until((tmp_path / "mark").exists)
     time.sleep(0.2)

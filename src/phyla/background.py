@@ -33,7 +33,7 @@ class Background:
         self._stop = threading.Event()
         worker.journal.beat(worker.id)  # before the first claim
         self._starts = 0
-        self._order: tuple[Sequence[Claimed], float, float] | None = None
+        self._order: tuple[Sequence[Claimed], float] | None = None
         self._pulse = self._new_pulse()
         self._thread = threading.Thread(target=self._run, name=f"phyla {worker.id}", daemon=True)
         self._thread.start()
@@ -54,7 +54,7 @@ class Background:
 
     def watch(self, claims: Sequence[Claimed], seconds: float) -> None:
         """From now on these claims are trained, and after so many seconds they hang; none: they have ended."""
-        self._order = (claims, time.monotonic(), seconds)
+        self._order = (claims, seconds)
         if self._pulse is not None:
             self._pulse.watch(*self._order)
 

@@ -11,10 +11,9 @@ import logging
 import os
 import sys
 import threading
-import time
 import warnings
 import weakref
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -24,6 +23,7 @@ from phyla.arguments import IN_MEMORY, Arguments
 from phyla.background import Background
 from phyla.begin import begin
 from phyla.errors import LoopError, PhylaError, PhylaWarning, SettingsError, StateError
+from phyla.hours import Hours
 from phyla.launched import Joined
 from phyla.member import Member
 from phyla.once import Once
@@ -124,12 +124,10 @@ class Population:
         self._departed: Member | None = None
         self._current: Member | None = None  # the newest that was claimed
         self._found_finished = self._summed_up = self._began_afresh = False
-        self._deadline: float | None = None
-        self._began = 0.0  # the interval in hand
+        self._hours = Hours(self._arguments.seconds, most=2 * self._arguments.settings.size)
         self._publishing = False
         self._choices = 0  # how often the newest claim has looked for a free member
         self._claimed_by: int | None = None  # the thread
-        self._took: deque[float] = deque(maxlen=2 * self._arguments.settings.size)  # seconds of the newest intervals
         self._checked: Iterator[Member] | None = None
         self._last_publisher = False
         _never_used.add(self)
@@ -174,7 +172,7 @@ class Population:
             if preempt.ends():
                 self.close()
                 preempt.end()
-            if self._out_of_time:
+            if self._hours.over:
                 self._end()
                 return None
             if self._background is None:
@@ -192,7 +190,7 @@ class Population:
                 self._end()
                 return None
             self._current = Member(self, claim)
-            self._began = time.monotonic()
+            self._hours.begin()
             self._limit(claim)
             return self._current
 
@@ -222,18 +220,13 @@ class Population:
             return 0.0
         if member is None or member.ended:
             return None
-        return max(0.0, self._usual_seconds - (time.monotonic() - self._began))
-
-    @property
-    def _usual_seconds(self) -> float:
-        """What an interval takes: the longest of those that this process has trained lately."""
-        return max(self._took, default=0.0)
+        return self._hours.left
 
     def publish(self, claim: Claim, live: Live, outcome: Outcome) -> None:
         """Saves and reports a member's interval (`Member.report` calls this)."""
         with self._turn:
             worker = self._join()
-            self._took.append(time.monotonic() - self._began)
+            self._hours.end()
             self._limit(None)
             try:
                 published = drive(worker.publish(claim, live.save(), [outcome]), worker.journal)
@@ -330,19 +323,12 @@ class Population:
             if member is not None and not member.ended:
                 self._fail(member, why, error)
 
-    @property
-    def _out_of_time(self) -> bool:
-        now, end = time.monotonic(), launched.deadline()
-        if end is not None and time.time() + self._usual_seconds >= end:  # an interval would not end in time
-            return True
-        return self._deadline is not None and now >= self._deadline
-
     def _over(self) -> bool:
         """Whether to claim no more; asked before every choice."""
         self._choices += 1
         if self._choices > 1:  # it had to wait
             self._free_forgotten()
-        return self._out_of_time
+        return self._hours.over
 
     def _free_forgotten(self) -> None:
         """Gives back what another population of this run holds that this very thread has claimed for, as in a notebook's cell
@@ -397,7 +383,7 @@ class Population:
             worker = self._join()
             worker.read()
             view = worker.view
-            if not view.finished and not self._out_of_time:
+            if not view.finished and not self._hours.over:
                 raise LoopError("population.primary is known after the loop's end: the run is not finished yet")
             end = f"{view.run_head}" if view.finished else None  # after each change it ends anew
             return self._once.primary(end, again=self._found_finished)
@@ -496,7 +482,7 @@ class Population:
             launched.announce(Joined(self._place.path.absolute(), self._place.journal, worker.id))
         begin(worker, self.name, arguments)
         self._found_finished = worker.view.finished
-        self._deadline = None if arguments.seconds is None else time.monotonic() + arguments.seconds
+        self._hours.start()
         self._room = Room(None if self._place.journal == "memory" else self._place.checkpoints)
         self._progress = Progress(self.name, arguments.progress)
         _joined.add(self)

@@ -4,8 +4,8 @@ It beats only for a parent that runs: a stopped one (SIGSTOP, a suspended job) f
 when the parent is gone it ends. It also ends a parent that trains one interval for longer than `interval_timeout`: a body
 that hangs cannot end itself.
 
-The parent tells it on its standard input what it has in hand: a JSON list of [member, seq, interval], since when by the clock
-that all processes of a machine share, and the seconds that this may take; an empty list when that has ended.
+The parent tells it on its standard input what it has in hand: a JSON list of [member, seq, interval], and the seconds that this
+may take from now on; an empty list when that has ended.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ class Pulse:
         """Whether it lives."""
         return self._process.poll() is None
 
-    def watch(self, claims: Sequence[Claimed], since: float, seconds: float) -> None:
-        """These claims are trained since then (time.monotonic), and hang after so many seconds; none: nothing is in hand."""
-        self._tell([[[claim.member, claim.seq, claim.interval] for claim in claims], since, seconds])
+    def watch(self, claims: Sequence[Claimed], seconds: float) -> None:
+        """From now on these claims are trained, and after so many seconds they hang; none: nothing is in hand."""
+        self._tell([[[claim.member, claim.seq, claim.interval] for claim in claims], seconds])
 
     def _tell(self, message: Any) -> None:
         assert self._process.stdin is not None
@@ -138,8 +138,8 @@ class _Orders:
         self.closed = not data
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         if lines:
-            self.claims, since, self.seconds = json.loads(lines[-1])
-            self._spent = time.monotonic() - since
+            self.claims, self.seconds = json.loads(lines[-1])
+            self._spent = 0.0
 
 
 def _end_hanging(journal: Journal, parent: int, orders: _Orders) -> None:
