@@ -493,9 +493,13 @@ def test_nothing_is_logged_by_a_loop_without_mistakes(caplog, capsys):
 
 def test_a_loop_that_goes_round_member_state_is_told_once_that_no_weights_are_kept():
     population = make(size=2, intervals=2)
-    with pytest.warns(phyla.PhylaWarning, match="no weights are saved or copied") as said:
+
+    def loop():
         for member in population:
             member.report(1.0)
+
+    with pytest.warns(phyla.PhylaWarning, match="no weights are saved or copied") as said:
+        loop()
     assert len(said) == 1
 
 

@@ -340,3 +340,23 @@ def test_a_script_that_never_loops_is_told_so(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "no loop iterated over a Population" in done.stderr
+
+
+def test_of_a_body_that_raises_only_the_scripts_own_frames_are_shown(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(
+        "import phyla\n"
+        "for member in phyla.Population('r', {'lr': phyla.Float(0, 1)}, 4, 2, seed=0):\n"
+        "    member.state(lambda member: 1 / 0)\n"
+    )
+    command = [sys.executable, "-m", "phyla", "check", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if not line.startswith("    ")] == [
+        "Traceback (most recent call last):",
+        f'  File "{path}", line 3, in <module>',
+        f'  File "{path}", line 3, in <lambda>',
+        "ZeroDivisionError: division by zero",
+    ]

@@ -265,6 +265,63 @@ def test_status_of_a_run_that_nobody_trains(runs: Path, phyla_: Callable[..., Sa
     assert phyla_("status", made.path).out.startswith("new  idle: nobody trains it; last event ")
 
 
+def test_a_paused_run_says_so_who_waits_and_how_it_goes_on(runs: Path, phyla_: Callable[..., Said]) -> None:
+    made = make(runs / "paused", 4, 3).train(2)
+    gone = host.new_worker_id().replace(f".{os.getpid()}.", ".4194999.")
+    for worker in (gone, "far-away.12.34.abcd.1"):
+        made.worker.journal.beat(worker)
+    assert "\n" + f"{made.path}: workers on other machines see it" in phyla_("pause", made.path).out
+    again = "to go on: phyla resume paused"
+    assert f"paused: no worker on this machine waits; {again} and start its script" in phyla_("status", made.path).out
+    made.worker.journal.beat(made.worker.id)
+    assert f"paused: 1 worker on this machine waits; {again}\n" in phyla_("status", made.path).out
+    said = json.loads(phyla_("status", made.path, "--json").out)
+    assert (said["state"], said["workers"]) == ("paused", [made.worker.id])
+    assert "it is paused still: phyla resume paused" in phyla_("change", made.path, "--intervals", 9).out
+    assert "workers see it before their next claim" in phyla_("resume", made.path).out
+
+
+def test_a_change_where_no_worker_lives_says_how_to_go_on(runs: Path, phyla_: Callable[..., Said]) -> None:
+    made = make(runs / "alone", 4, 3).train(2)
+    made.worker.journal.beat(host.new_worker_id().replace(f".{os.getpid()}.", ".4194999."))
+    assert phyla_("change", made.path, "--intervals", 5).out.splitlines() == [
+        "each member trains 5 intervals",
+        f"{made.path}: no worker lives: start its script again to go on",
+    ]
+    assert phyla_("change", made.path).err == "phyla: say what is to change, with --intervals, --size or --space\n"
+    assert "members are at intervals 0 to 1" in phyla_("status", made.path).out
+
+
+def test_weights_descend_from_first_members_whoever_has_left_or_entered(
+    runs: Path, phyla_: Callable[..., Said]
+) -> None:
+    made = make(runs / "resized", 6, 8).train(12)
+    assert phyla_("change", made.path, "--size", 8).code == 0
+    made.train(8)
+    assert phyla_("change", made.path, "--size", 3).code == 0
+    said = json.loads(phyla_("status", made.path, "--json").out)
+    out, tree = phyla_("status", made.path).out, phyla_("lineage", made.path).out
+    assert f"the weights descend from {len(said['roots'])} of 6 first members" in out
+    assert f"the weights descend from {len(said['roots'])} of 6 first members:" in tree
+    assert sum(int(count) for count in re.findall(r"in (\d+) member", tree)) == 3
+    assert said["intervals"]["done"] == 20
+    done, total = said["intervals"]["done"], said["intervals"]["total"]
+    assert f"{done} of {total} intervals ({100 * done // total}%): 3 members up to interval 8" in out
+
+
+def test_a_picture_in_a_format_that_there_is_not(toy: Path, tmp_path: Path, phyla_: Callable[..., Said]) -> None:
+    code, _, err = phyla_("plot", toy, "--out", tmp_path / "a.xyz")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "there is no format .xyz; expected one of " in err
+    assert " png, " in err
+    assert "cannot be written" in phyla_("plot", toy, "--out", tmp_path / "not" / "there.png").err
+
+
+def test_the_package_is_the_command_line() -> None:
+    command = [sys.executable, "-m", "phyla", "--version"]
+    assert subprocess.run(command, env=environment(), capture_output=True, text=True).stdout == f"{__version__}\n"
+
+
 @pytest.mark.parametrize("word", ["best", "final"])
 def test_best_and_final(toy: Path, phyla_: Callable[..., Said], word: str) -> None:
     run = phyla.open(toy)
@@ -296,8 +353,12 @@ def test_schedule_is_exactly_the_schedules_json(toy: Path, tmp_path: Path, phyla
     assert phyla_("schedule", toy, "--out", out).code == 0
     assert phyla.Schedule.load(out) == run.schedule()
     table = phyla_("schedule", toy).out.splitlines()
-    assert table[2].split() == ["from", "step", "lr", "units", "activation"]
+    assert table[2].split() == ["from", "step", "interval", "lr", "units", "activation"]
     assert [float(line.split()[0]) for line in table[3:]] == list(run.schedule().starts)
+    intervals = [int(line.split()[1]) for line in table[3:]]
+    assert intervals == [start // 2 + 1 for start in run.schedule().starts], "an interval has two steps here"
+    named = {int(place) for place in re.findall(r"from interval (\d+)", phyla_("best", toy).out)}
+    assert named == set(intervals[1:]), "`best` names the same ones"
 
 
 def test_lineage(toy: Path, phyla_: Callable[..., Said]) -> None:

@@ -159,13 +159,36 @@ def test_another_launch_finds_the_run_and_its_logs_and_settings(tmp_path):
     path = script(tmp_path)
     run(path, "--workers", 1)
     before = (tmp_path / "runs/run/logs/worker-1.log").read_text()
-    assert "nothing was left to do" in run(path, "--workers", 1).stderr
+    assert "nothing was left to do; --fresh begins anew, phyla change run" in run(path, "--workers", 1).stderr
     after = (tmp_path / "runs/run/logs/worker-1.log").read_text()
     assert after.startswith(before)
     assert after.count("--- w1 pid ") == 2
     done = run(script(tmp_path, size=9), "--workers", 3, code=1)
     assert "size: the run has 8, the script names 9" in done.stderr
     assert_complete(tmp_path)
+
+
+def test_of_a_stopped_run_it_is_said_that_it_can_be_resumed(tmp_path):
+    path = script(tmp_path, "if once('stopped'): subprocess.run([sys.executable, '-m', 'phyla', 'stop', 'run'])")
+    run(path, "--workers", 1)
+    said = run(path, "--workers", 1).stderr
+    assert "nothing was left to do; it was stopped; phyla resume run lets it go on" in said
+    assert "--intervals" not in said
+    assert main(["resume", str(tmp_path / "runs/run")]) == 0
+    run(path, "--workers", 1)
+    assert_complete(tmp_path)
+
+
+def test_where_the_script_prints_the_best_itself_the_summary_is_one_line(tmp_path):
+    done = run(script(tmp_path, after="print(population.best)"), "--workers", 1)
+    assert "best score" in done.stderr
+    assert "checkpoint" not in done.stderr
+    assert "checkpoint" in done.stdout
+
+
+def test_options_behind_the_script_are_its_own_and_a_line_says_so(tmp_path):
+    done = run(script(tmp_path, after="assert sys.argv[1:] == ['--workers', '2', '-x']"), args=("--workers", "2", "-x"))
+    assert "phyla: --workers after script.py is the script's own; for phyla run it stands before" in done.stderr
 
 
 def test_fresh_sets_aside_once_with_four_workers(tmp_path):
@@ -186,9 +209,17 @@ def test_a_run_that_is_launched_twice_at_once_is_one_run(tmp_path):
 
 
 def test_a_script_without_a_run_is_said_to_be_one(tmp_path):
-    done = run(scripts.write(tmp_path, "print('hi')"), "--workers", 2)
+    done = run(scripts.write(tmp_path, "print('hi')"), "--workers", 2, code=1)
     assert done.stdout == "hi\n"
-    assert "no worker has joined a run" in done.stderr
+    assert "no population was trained: does the script loop over" in done.stderr
+
+
+def test_a_script_that_looks_at_its_run_and_has_no_loop_trains_nothing(tmp_path):
+    path = script(tmp_path)
+    path.write_text(path.read_text().replace("for member in population:", "print(population.best)\nfor member in ():"))
+    done = run(path, "--workers", 1, code=1)
+    assert done.stderr.endswith("\nno population was trained: does the script loop over a phyla.Population?\n")
+    assert "goes on" not in done.stderr
 
 
 def test_a_module_is_run_with_its_own_arguments_where_and_how_it_was_said(tmp_path):
@@ -259,11 +290,58 @@ def test_a_script_that_cannot_be_imported_ends_soon_and_shows_why(tmp_path):
     began = time.monotonic()
     done = run(path, "--workers", 4, code=1)
     assert time.monotonic() - began < 10
-    assert done.stderr.count("ModuleNotFoundError: No module named 'nothing_of_this_name'") == 1, done.stderr
+    assert done.stderr.splitlines() == [
+        "Traceback (most recent call last):",
+        f'  File "{path}", line 1, in <module>',
+        "    import nothing_of_this_name",
+        "ModuleNotFoundError: No module named 'nothing_of_this_name'",
+        "nothing was trained: starting the script again as it is would not help",
+    ]
+    assert_nothing_left(tmp_path)
+
+
+def test_a_script_that_dies_of_itself_before_it_claims_is_tried_again_and_its_words_are_kept(tmp_path):
+    done = run(scripts.write(tmp_path, "raise ConnectionError('no data yet')"), "--workers", 3, code=1)
     assert "and said the same" in done.stderr
     (kept,) = (tmp_path / "tmp").glob("phyla-*")
     assert str(kept) in done.stderr
-    assert "ModuleNotFoundError" in (kept / "worker-1.log").read_text()
+    assert "ConnectionError" in (kept / "worker-1.log").read_text()
+
+
+def test_a_script_that_differs_from_its_run_is_started_once_and_nothing_contradicts_it(tmp_path):
+    run(script(tmp_path), "--workers", 1)
+    done = run(script(tmp_path, size=9), "--workers", 1, code=1)
+    said = done.stderr.splitlines()
+    assert "size: the run has 8, the script names 9" in done.stderr
+    assert "/phyla/" not in done.stderr, "the frames are the script's own"
+    assert "script.py" in done.stderr
+    assert said[-1] == "nothing was trained: starting the script again as it is would not help"
+    assert "starts again" not in done.stderr
+    assert "nothing was left to do" not in done.stderr
+    assert_nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--path", "script.py"], "the run cannot be kept in "),
+        (["-m", "nothing_of_this_name"], "No module named nothing_of_this_name"),
+    ],
+)
+def test_what_cannot_begin_is_said_and_not_tried_again(tmp_path, options, said):
+    done = run(script(tmp_path), "--workers", 1, *options, code=1)
+    assert said in done.stderr
+    assert "starts again" not in done.stderr
+    assert len(done.stderr.splitlines()) < 10, done.stderr
+    assert_nothing_left(tmp_path)
+
+
+def test_an_error_of_the_body_ends_its_process_and_the_way_out_is_said_once(tmp_path):
+    body = "if member.interval == 2 and (once('a') or once('b')): raise ValueError('bad luck')"
+    done = run(script(tmp_path, body, size=3, intervals=3), "--workers", 1)
+    assert done.stderr.count("w1 starts again") == 2
+    assert done.stderr.count("put `with member:` around the body") == 1
+    assert_complete(tmp_path, size=3, intervals=3)
 
 
 def test_bodies_that_only_ever_raise_end_the_launch(tmp_path):

@@ -30,12 +30,14 @@ import phyla
 from journals_by_hand import Story, random_story
 from phyla import host
 from phyla.checkpoints.memory import MemoryCheckpoints
-from phyla.events import RUN, Event, Failed, Recorded, Resized
+from phyla.events import RUN, Born, Event, Extended, Failed, Recorded, Resized
 from phyla.feed import Exploit, Failure, Feed, Report
 from phyla.glance import Glance, glance, pace
 from phyla.inert import inert
 from phyla.journal.memory import MemoryJournal
 from phyla.journal.sqlite import SqliteJournal
+from phyla.progress import summary
+from phyla.record import schedule_lines
 from phyla.runs import Run
 from phyla.screen import Screen
 from phyla.table import clock, lines
@@ -137,6 +139,58 @@ def test_rates_count_from_the_second_report_on() -> None:
     assert "nothing was heard for 1 h 00 min" in drawn(story.view, 100, 20, story.now + 3600)[1]
 
 
+def test_a_gap_in_which_nobody_trained_is_in_no_rate() -> None:
+    story = Live(None, 2, intervals=20, tick=1.0)
+    for _ in range(3):
+        story.train(0, 0.5)
+        story.train(1, 0.4)
+    story.now += 40.0  # all workers had gone, and the run was started again
+    for _ in range(3):
+        story.train(0, 0.5)
+        story.train(1, 0.4)
+    story.claim(0)
+    head = drawn(story.view, 100, 20, story.now)
+    assert head[1].startswith("30 intervals a minute"), "a claim and a report take 2 s"
+    assert [row.split()[3] for row in head[3:]] == ["15/min", "15/min"]
+
+
+def test_counts_agree_when_members_have_left_and_entered_and_the_budget_was_cut() -> None:
+    story = Live(None, 3, intervals=4, tick=0.1)
+    for member in (0, 1, 2, 0, 1, 2, 0):
+        story.train(member, member)
+    story.add(Resized(member=RUN, seq=2, size=2, first=3, retired=[1]))
+    story.add(Resized(member=RUN, seq=3, size=3, first=3))
+    story.add(Born(member=3, seq=1, hypers={"lr": 0.5, "units": 4, "depth": 2}))
+    story.add(Extended(member=RUN, seq=4, intervals=3))
+    story.train(2, 0.5)
+    story.train(3, 0.5)
+    seen = at(story.view, story.now)
+    assert seen.state == "finished"
+    assert (seen.done, seen.total, seen.percent) == (9, 9, 100)
+    assert summary(story.run).startswith("story is finished: 3 members, 9 intervals, 0 exploits\n")
+
+
+def test_a_run_whose_every_score_is_nan_says_so() -> None:
+    story = Live(None, 1, intervals=1, tick=0.1)
+    story.train(0, math.nan)
+    said = "story is finished: 1 member, 1 interval; every score was NaN or infinite: all members have diverged"
+    assert summary(story.run) == said
+
+
+def test_a_schedule_has_a_line_for_each_hyperparameter_that_changed() -> None:
+    story = Live(None, 2, intervals=2, tick=0.1)
+    story.train(0, 0.5)
+    story.train(1, 0.75)
+    story.exploit(0, 1, lr=0.25, units=3)
+    story.report(0, 0.9)
+    first = story.view.history[1][0].hypers
+    assert schedule_lines(story.newest(0)) == [
+        f"lr {first['lr']:.4g} → 0.25 from interval 2",
+        f"units {first['units']} → 3 from interval 2",
+        f"depth {first['depth']} throughout",
+    ]
+
+
 def test_a_cohort_that_is_published_at_once_makes_no_rate() -> None:
     story = Live(None, 4, tick=1e-6)
     for generation in range(2):
@@ -157,7 +211,9 @@ def test_who_holds_a_member_and_since_when_nothing_was_heard() -> None:
     story.claim(1, worker="node-a.12.34.ab.2")
     story.claim(2, worker="gone.12.34.ab.1")
     rows = [line.split() for line in drawn(story.view, 120, 20, story.now)[3:]]
-    assert [row[6:] for row in rows] == [["12", "2", "s"], ["12#2", "2", "s"], ["12", "gone"], ["free"]]
+    assert [row[6:] for row in rows] == [["12", "ok"], ["12#2", "ok"], ["12", "gone"], ["free"]]
+    quiet = lines(at(story.view, story.now), lambda worker: 12.0, 120, 20)
+    assert "".join(text for text, _ in quiet[3]).endswith(" 12 s")
     assert "2 workers" in drawn(story.view, 120, 20, story.now)[1]
     story.claim(3, worker="node-b.12.34.cd.1")
     assert "node-b.12 " in drawn(story.view, 120, 20, story.now)[6]
@@ -236,7 +292,7 @@ def test_hyperparameters_are_narrowed_and_left_out_from_the_right() -> None:
     story.train(0, 0.5)
     everything = drawn(story.view, 400, 20, story.now)
     assert all(name[:12] in everything[2] for name in LONG)
-    some = drawn(story.view, 120, 20, story.now)
+    some = drawn(story.view, 100, 20, story.now)
     shown = re.findall(r"\S+…\S+", some[2])
     assert 3 <= len(shown) < 12
     assert [name.split("_")[-1] for name in shown] == [str(i) for i in range(len(shown))]  # the end tells them apart
@@ -251,8 +307,8 @@ def test_columns_go_by_rank_where_there_is_no_room_at_all() -> None:
     story.train(0, 0.123456)
     titles = {width: drawn(story.view, width, 20, story.now)[2].split() for width in (80, 56, 38, 28, 18, 8)}
     assert titles[80][5:8] == ["lr", "units", "depth"]
-    assert titles[56] == ["member", "score", "interval", "rate", "left", "worker", "beat"]
-    assert titles[38] == ["member", "score", "interval", "worker"]
+    assert titles[56] == ["member", "score", "interval", "lr", "units", "depth", "worker"]
+    assert titles[38] == ["member", "score", "interval", "lr"]
     assert titles[28] == ["member", "score", "interval"]
     assert titles[18] == ["member", "score"]
     assert titles[8] == ["member"]
@@ -590,7 +646,7 @@ def test_ctrl_c_ends_the_watching_and_nothing_else(tmp_path: Path) -> None:
     terminal.child.send_signal(signal.SIGINT)
     assert terminal.end() == 130
     assert is_table(terminal.lines)
-    assert "phyla: interrupted" in "\n".join(terminal.lines)
+    assert "interrupted" not in "\n".join(terminal.lines), "it is the way to leave"
     assert not terminal.cursor_is_hidden
     after = {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in (tmp_path / "busy").iterdir()}
     assert before == after

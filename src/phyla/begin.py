@@ -83,8 +83,8 @@ def _compare(worker: Worker, name: str, arguments: Arguments) -> None:
         )
         raise RunDiffers(
             f"the run {name!r} exists, and was created with other settings:{lines}\n"
-            f"{_change(name, single)}Name the same settings to go on with it, choose another name, or begin anew, which sets the "
-            "old run aside and deletes nothing:\n  Population(…, fresh=True), or phyla run --fresh SCRIPT"
+            f"{_change(name, single)}Name the same settings to go on with it, choose another name, or begin anew, which sets "
+            "the old run aside and deletes nothing:\n  Population(…, fresh=True), or phyla run --fresh SCRIPT"
         )
 
 

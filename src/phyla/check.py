@@ -20,6 +20,7 @@ import json as _json
 import math
 import runpy
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -71,7 +72,13 @@ class Finding:
 
 def check(script: Path, args: list[str], *, json: bool = False) -> int:
     """Runs the check on a script and prints what was found; 0 if resident and restored are the same, 1 if not."""
-    finding = examine(script, args)
+    try:
+        finding = examine(script, args)
+    except PhylaError:
+        raise
+    except Exception as error:  # the script's own
+        _show(error)
+        return 1
     if json:
         print(_json.dumps({"same": finding.same, **dataclasses.asdict(finding)}))
     elif finding.same:
@@ -84,6 +91,14 @@ def check(script: Path, args: list[str], *, json: bool = False) -> int:
             print(f"  … and {len(finding.differs) - 8} more")
         print(f"Why: {finding.cause}\nWhat to do: {finding.advice}")
     return 0 if finding.same else 1
+
+
+def _show(error: Exception) -> None:
+    """Prints a traceback without the frames of phyla and of what runs the script for it."""
+    inner = (str(Path(__file__).parent), runpy.__file__, "<frozen ")
+    shown = traceback.TracebackException.from_exception(error)
+    shown.stack = traceback.StackSummary.from_list([f for f in shown.stack if not f.filename.startswith(inner)])
+    print("".join(shown.format()), end="", file=sys.stderr)
 
 
 def examine(script: Path, args: list[str]) -> Finding:

@@ -23,6 +23,7 @@ from phyla.arguments import IN_MEMORY, Arguments
 from phyla.background import Background
 from phyla.begin import begin
 from phyla.errors import LoopError, PhylaError, PhylaWarning, SettingsError, StateError
+from phyla.glance import plural, trained
 from phyla.hours import Hours
 from phyla.launched import Joined
 from phyla.member import Member
@@ -166,8 +167,8 @@ class Population:
             if self._found_finished and not worker.tidy():
                 self._found_finished = False  # somebody has changed the run since
             if self._found_finished:
-                launched.ended()
                 log.warning("%s", finished_line(self.run))
+                launched.ended()
                 return None
             if preempt.ends():
                 self.close()
@@ -516,10 +517,11 @@ def finished_line(run: Run) -> str:
     view, best = run.view, run.best
     score = f", best score {best.score:.6g}" if best is not None else ""
     why = f" ({view.stopped})" if view.stopped else ""
+    goes_on = f"phyla resume {run.name}" if view.stopped else f"phyla change {run.name} --intervals N"
     return (
-        f"{run.name} is finished{why}: {view.size} members × {int(view.done.max())} intervals{score}. To go on: phyla change "
-        f"{run.name} --intervals N. To begin anew: Population(…, fresh=True) or phyla run --fresh, which set it aside; or "
-        f"give it another name; to read it: phyla.open({str(run.path)!r})"
+        f"{run.name} is finished{why}: {plural(view.size, 'member')}, {plural(trained(view), 'interval')}{score}. To go on: "
+        f"{goes_on}. To begin anew: Population(…, fresh=True) or phyla run --fresh, which set it aside; or give it another "
+        f"name; to read it: phyla.open({str(run.path)!r})"
     )
 
 

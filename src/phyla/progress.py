@@ -6,10 +6,8 @@ import sys
 import time
 from typing import TextIO
 
-import msgspec
-
 from phyla.glance import budget, plural, trained
-from phyla.record import Record, show_hypers, show_schedule, show_score
+from phyla.record import schedule_lines, show_hypers, show_score
 from phyla.runs import Run
 from phyla.view import View
 
@@ -107,12 +105,3 @@ def _without_best(view: View) -> str:
     if not any(record.finite for record in view.records.values()):
         return "every score was NaN or infinite: all members have diverged"
     return "no checkpoint with a finite score is left"
-
-
-def schedule_lines(record: Record) -> list[str]:
-    """The schedule that made a record, a line for each hyperparameter that changed; the others stand together on the last."""
-    path = record.ancestry()
-    changed = [name for name in record.hypers if any(each.hypers[name] != record.hypers[name] for each in path)]
-    lines = [show_schedule(msgspec.structs.replace(record, hypers={name: record.hypers[name]})) for name in changed]
-    same = {name: value for name, value in record.hypers.items() if name not in changed}
-    return [*lines, f"{show_hypers(same)} throughout"] if same else lines

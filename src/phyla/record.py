@@ -66,8 +66,8 @@ class Record(msgspec.Struct, eq=False, gc=False):  # gc=False: a parent is alway
         return (
             f"score {show_score(self.score)} (member {self.id}, interval {self.interval})\n"
             f"  hyperparameters  {show_hypers(self.hypers)}\n"
-            f"  schedule         {show_schedule(self)}\n"
-            f"  checkpoint       {self.checkpoint.file}"
+            + "".join(f"  {'' if n else 'schedule':16} {line}\n" for n, line in enumerate(schedule_lines(self)))
+            + f"  checkpoint       {self.checkpoint.file}"
         )
 
 
@@ -98,3 +98,12 @@ def show_schedule(record: Record, most: int = 8) -> str:
             turns = [*turns[: most // 2], f"… {len(turns) - most} more …", *turns[-(most - most // 2) :]]
         parts.append(f"{name} {' → '.join(turns)}")
     return "; ".join(parts)
+
+
+def schedule_lines(record: Record) -> list[str]:
+    """The schedule that made a record, a line for each hyperparameter that changed; the others stand together on the last."""
+    path = record.ancestry()
+    changed = [name for name in record.hypers if any(each.hypers[name] != record.hypers[name] for each in path)]
+    lines = [show_schedule(msgspec.structs.replace(record, hypers={name: record.hypers[name]})) for name in changed]
+    same = {name: value for name, value in record.hypers.items() if name not in changed}
+    return [*lines, f"{show_hypers(same)} throughout"] if same else lines

@@ -96,9 +96,11 @@ def facts(glance: Glance) -> list[str]:
         case _:
             found.append(show_pace(glance.pace))
     best = view.best
-    found.append(
-        f"best {show_score(best.score)} (m{best.id} at {best.interval})" if best is not None else "no score yet"
-    )
+    if best is not None:
+        found.append(f"best {show_score(best.score)} (m{best.id} at {best.interval})")
+    else:
+        diverged = any(record.score is not None for record in view.records.values())
+        found.append("no finite score yet" if diverged else "no score yet")
     if glance.seconds_left is not None:
         found.append(f"{duration(glance.seconds_left)} left")
     if workers:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from phyla import runs
+from phyla.cli.standing import founders
 from phyla.cli.text import (
     Column,
     facts,
@@ -28,8 +29,9 @@ from phyla.cli.text import (
 )
 from phyla.errors import SettingsError
 from phyla.events import as_json_number, encode
+from phyla.glance import active
 from phyla.lineage import Copy, Schedule
-from phyla.record import Record, show_hypers, show_schedule, show_score
+from phyla.record import Record, schedule_lines, show_hypers, show_score
 from phyla.runs import Run
 
 
@@ -50,10 +52,7 @@ def best(run: str, *, final: bool, json: bool) -> int:
     head = words((f"{opened.name}  ", "bold"), (f"{word} {show_score(record.score)}", "bold green"), (at, ""))
     members = _through(record)
     lines = [("hyperparameters", show_hypers(record.hypers))]
-    lines += [
-        ("schedule" if first else "", line)
-        for first, line in zip([True] + [False] * 99, _schedule(record), strict=False)
-    ]
+    lines += [("" if place else "schedule", line) for place, line in enumerate(schedule_lines(record))]
     lines += [
         ("trained", f"{plural(sum(r.span for r in record.ancestry()), 'interval')}, {_steps(record)} steps; {members}"),
         ("checkpoint", f"{where} ({size(record.checkpoint.size)}{_row(record)})"),
@@ -63,13 +62,6 @@ def best(run: str, *, final: bool, json: bool) -> int:
     ]
     show(head, "", facts(lines))
     return 0
-
-
-def _schedule(record: Record) -> list[str]:
-    """The schedule in words, one line a hyperparameter."""
-    return [
-        show_schedule(msgspec.structs.replace(record, hypers={name: value})) for name, value in record.hypers.items()
-    ]
 
 
 def _through(record: Record) -> str:
@@ -121,9 +113,9 @@ def schedule(run: str, *, member: int | None, out: Path | None, json: bool) -> i
 
 
 def _newest(run: Run, member: int) -> Record:
-    size = run.view.size
-    if not 0 <= member < size:
-        raise SettingsError(f"--member {member}: this run has members 0 to {size - 1}")
+    last = len(run.view.head) - 1
+    if not 0 <= member <= last:
+        raise SettingsError(f"--member {member}: this run has members 0 to {last}")
     record = run.view.newest(member)
     if record is None:
         raise SettingsError(f"--member {member}: it has not reported yet, so it has no schedule")
@@ -132,7 +124,10 @@ def _newest(run: Run, member: int) -> Record:
 
 def _show_schedule(name: str, record: Record, found: Schedule) -> None:
     pieces = [hypers for _, hypers in found]
-    columns = [Column("from step", [f"{start:g}" for start, _ in found], right=True)]
+    columns = [
+        Column("from step", [f"{start:g}" for start, _ in found], right=True),
+        Column("interval", [str(interval) for interval in _first_intervals(record)], right=True),
+    ]
     for title in record.hypers:
         values = [hypers.get(title) for hypers in pieces]
         # What changes stands out; what stays is there, in the background.
@@ -145,6 +140,17 @@ def _show_schedule(name: str, record: Record, found: Schedule) -> None:
     show_fit([words((f"{name}  ", "bold"), ("schedule of ", ""), (score, "bold green"), (what, "")), ""], columns)
 
 
+def _first_intervals(record: Record) -> list[int]:
+    """The first interval of each piece of a record's schedule, as `best` names them."""
+    found, hypers, done = list[int](), None, 0
+    for ancestor in record.ancestry():
+        if ancestor.steps and ancestor.hypers != hypers:
+            found.append(done + 1)
+            hypers = ancestor.hypers
+        done = ancestor.interval
+    return found or [1]
+
+
 def lineage(run: str, *, json: bool) -> int:
     """Prints every exploit, and whose first weights are alive."""
     opened = runs.open(run)
@@ -155,16 +161,18 @@ def lineage(run: str, *, json: bool) -> int:
     for copy in tree.copies:
         print(inert(copy))
     families: dict[int, list[int]] = defaultdict(list)
+    view = opened.view
+    training = set(active(view))
     for member, root in tree.roots().items():
-        families[root].append(member)
+        if member in training:
+            families[root].append(member)
     if not families:
         print("no member has reported yet")
         return 0
     if tree.copies:
         print()
-    print(
-        f"{plural(len(tree.copies), 'exploit')}; the weights descend from {len(families)} of {opened.view.size} first members:"
-    )
+    alive = f"the weights descend from {len(families)} of {founders(view)} first members"
+    print(f"{plural(len(tree.copies), 'exploit')}; {alive}:")
     for root, members in sorted(families.items(), key=lambda item: (-len(item[1]), item[0])):
         print(f"  m{root} in {plural(len(members), 'member')}: {', '.join(f'm{member}' for member in members)}")
     return 0

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from phyla.cli.app import Misuse
+from phyla.cli.app import SCRIPTED, Misuse
+from phyla.cli.text import inert
 from phyla.errors import SettingsError
 from phyla.launch.launcher import Launcher
 from phyla.launch.plan import environment, plan, script_command
@@ -41,7 +42,18 @@ def run(
         )
     except SettingsError as error:
         raise Misuse(str(error)) from None
+    _warn_of_options(script or f"-m {module}", args)
     return Launcher(planned, Screen).run()
+
+
+def _warn_of_options(script: str, args: Sequence[str]) -> None:
+    """Says so where the script is given what may have been meant for `phyla run`."""
+    named = list(dict.fromkeys(arg.partition("=")[0] for arg in args))
+    if meant := [name for name in named if name in SCRIPTED["run"] | {"--fresh"}]:
+        print(
+            f"phyla: {', '.join(meant)} after {inert(script)} is the script's own; for phyla run it stands before",
+            file=sys.stderr,
+        )
 
 
 def worker(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-STYLES = {"training": "bold green", "finished": "bold", "idle": "bold yellow", "new": "bold yellow"}
+STYLES = {"training": "bold green", "finished": "bold"} | dict.fromkeys(("paused", "idle", "new"), "bold yellow")
 
 
 def status(run: str, *, everyone: bool, json: bool) -> int:
@@ -43,7 +43,7 @@ def status(run: str, *, everyone: bool, json: bool) -> int:
     opened = runs.open(run)
     assert opened.path is not None  # it was opened by its path
     now = time.time()
-    found = standing(opened.events(), now, host.is_gone)
+    found = standing(opened.events(), now, host.is_gone, opened.beats())
     files = _files(runs.Place(opened.path).checkpoints)
     if json:
         print_json(_as_json(found, opened.path, files))
@@ -76,6 +76,12 @@ def _why(found: Standing, now: float) -> str:
     match found.state:
         case "finished":
             return f": {found.view.stopped}, {quiet}" if found.view.stopped else f", {quiet}"
+        case "paused":
+            assert found.view.created is not None
+            wait = plural(len(found.living), "worker") if found.living else "no worker"
+            here = f"{wait} on this machine {'waits' if len(found.living) < 2 else 'wait'}"
+            again = "" if found.living else " and start its script again"
+            return f": {here}; to go on: phyla resume {found.view.created.run}{again}"
         case "new":
             return ": nobody has claimed a member yet"
         case "idle":
@@ -106,7 +112,7 @@ def _facts(found: Standing, files: tuple[int, int], now: float) -> list[tuple[st
         ("space", "; ".join(f"{name} {part}" for name, part in view.space.items())),
     ]
     copies, newest = len(found.lineage.copies), len(found.lineage.roots())
-    alive = f"; the weights descend from {len(found.roots)} of {view.size} first members" if newest else ""
+    alive = f"; the weights descend from {len(found.roots)} of {found.founders} first members" if newest else ""
     lines.append(("exploits", f"{copies:,}{alive}"))
     if found.failed:
         lines.append(("failed", ", ".join(f"{count:,} {kind}" for kind, count in found.failed.items())))
@@ -116,13 +122,20 @@ def _facts(found: Standing, files: tuple[int, int], now: float) -> list[tuple[st
 
 def _progress(found: Standing) -> str:
     view = found.view
+    low, high = _span(found)
+    where = f"at interval {low}" if low == high else f"at intervals {low} to {high}"
+    members = plural(view.size, "member")
     if found.total is None:
-        each = f"{view.size} members, from interval {int(view.done.min())} to {int(view.done.max())}"
-        return f"{found.done:,} intervals: {each}"
-    share = found.done / found.total if found.total else 1.0
-    line = f"{found.done:,} of {found.total:,} intervals ({share:.0%}): {view.size} members × {view.intervals}"
-    low, high = int(view.done.min()), int(view.done.max())
-    return line if low == high else f"{line}, the last at {low}, the first at {high}"
+        return f"{plural(found.done, 'interval')}: {members} {where}"
+    each = f"× {view.intervals}" if found.total == view.size * view.intervals else f"up to interval {view.intervals}"
+    line = f"{found.done:,} of {found.total:,} intervals ({found.percent}%): {members} {each}"
+    return line if low == high else f"{line}; members are {where}"
+
+
+def _span(found: Standing) -> tuple[int, int]:
+    """The intervals that the members stand at: of the last, and of the first."""
+    done = [int(found.view.done[row.member]) for row in found.rows]
+    return min(done, default=0), max(done, default=0)
 
 
 def _rules(settings: Settings) -> str:
@@ -215,14 +228,14 @@ def _as_json(found: Standing, path: Path, files: tuple[int, int]) -> dict[str, A
             "done": found.done,
             "total": found.total,
             "each": view.intervals if found.total is not None else None,
-            "first": int(view.done.max()),
-            "last": int(view.done.min()),
+            "first": _span(found)[1],
+            "last": _span(found)[0],
         },
         "pace": found.pace,
         "seconds_left": found.seconds_left,
         "began": found.began,
         "last_event": found.last,
-        "workers": sorted(found.workers),
+        "workers": sorted(found.workers | found.living),
         "best": _record_as_json(best) if best is not None else None,
         "exploits": len(found.lineage.copies),
         "failed": found.failed,

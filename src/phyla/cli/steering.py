@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from phyla import steer
+from phyla import host, runs, steer
+from phyla.cli.standing import of_this_machine
 from phyla.cli.text import inert, print_json
 from phyla.errors import SettingsError
 from phyla.events import Born, Event, Extended, Paused, Resized, Resumed, SpaceChanged, Stopped, encode
+from phyla.runs import Run
 from phyla.space import space_from
-
-LATER = "workers see it before their next claim"
 
 
 def change(run: str, *, intervals: int | None, size: int | None, space: Sequence[str], json: bool) -> int:
@@ -60,8 +60,29 @@ def _say(run: str, speeches: Sequence[steer.Speech], json: bool, nothing: str) -
     for event in events:
         if (line := _in_words(event)) is not None:
             print(inert(line))
-    print(f"{inert(run)}: {LATER if events else nothing}")
+    print(f"{inert(run)}: {_later(runs.open(run), events) if events else nothing}")
     return 0
+
+
+def _lives(run: Run) -> bool | None:
+    """Whether a worker of the run lives; None: only other machines know."""
+    workers = run.beats()
+    if any(of_this_machine(worker) and not host.is_gone(worker) for worker in workers):
+        return True
+    return None if any(not of_this_machine(worker) for worker in workers) else False
+
+
+def _later(run: Run, events: Sequence[Event]) -> str:
+    """Who hears of it, and what is to be done where nobody does."""
+    ends, lives = isinstance(events[-1], Paused | Stopped), _lives(run)
+    if not ends and (run.view.paused or run.view.stopped is not None):
+        return f"it is {'paused' if run.view.paused else 'stopped'} still: phyla resume {run.name} lets it go on"
+    if lives:
+        return "workers see it before their next claim"
+    if lives is None:
+        again = "" if ends else "; where none lives, start its script again to go on"
+        return f"workers on other machines see it before their next claim{again}"
+    return "no worker lives" + ("" if ends else ": start its script again to go on")
 
 
 def _decoded(event: Event) -> object:
@@ -85,7 +106,7 @@ def _in_words(event: Event) -> str | None:
         case Paused():
             return "paused: nothing is claimed until `phyla resume`"
         case Resumed():
-            return "it goes on; where no worker lives, start its script again"
+            return "it goes on"
         case Stopped():
             return "stopped: its workers end after what they train now"
         case Born():

@@ -2,7 +2,8 @@
 
 What is to be done with a dead worker is read in the journal, never in its exit code alone: its claims are ended for it, so
 that nobody waits for its lease; and it is started again while the run has something left to do. The journal also says when
-starting again has no sense: when nobody has ever claimed anything, or nobody reports any more.
+starting again has no sense: when nobody has ever claimed anything, or nobody reports any more. A script that cannot begin, as
+when something that it imports is missing, or its run was created with other settings, is started once.
 
 A launcher that is killed (SIGKILL) leaves its workers alone. They go on, and finish the run; nobody starts them again.
 """
@@ -24,11 +25,13 @@ from typing import Any, NamedTuple, Protocol
 from phyla import host, launched
 from phyla.errors import PhylaError
 from phyla.events import FailedKind
+from phyla.glance import plural
 from phyla.inert import inert, inert_lines
 from phyla.launch.plan import Plan
 from phyla.launch.process import Process
 from phyla.launch.signals import Signals
 from phyla.launch.watched import Watched
+from phyla.launch.words import is_phylas, lasting_error
 from phyla.progress import summary
 from phyla.runs import Run
 
@@ -83,6 +86,8 @@ class Launcher:
         self._deaths = 0  # since the newest report
         self._reports = 0
         self._trouble = ""
+        self._cannot_begin = False  # `failure` says why
+        self._advised = False
 
     def run(self) -> int:
         """Launches, and returns the exit code when all workers have ended. Nothing is left running, whatever happens."""
@@ -195,6 +200,10 @@ class Launcher:
         workers = {one.worker for one in joined}
         reported = any(watched.reported & workers for watched in self.watched.values())
         self._deaths += 1
+        if (error := self._lasting_error(process)) is not None:
+            self._cannot_begin, self.failure = True, error
+            self._ask(FAILED, insist_after=GRACE_SECONDS)
+            return
         self._show_death(process, lost)
         if self._finished:
             process.retired = process.failed = True
@@ -202,7 +211,26 @@ class Launcher:
             self._give_up(reason)
         else:
             pause = process.pause(reported=reported)
+            self._advise(workers)
             self.say(f"{process} starts again in {pause:g} s")
+
+    def _lasting_error(self, process: Process) -> list[str] | None:
+        """What a process ended with before any of this launch has claimed a member, if starting again cannot help."""
+        claimed = any(watched.claimed & self._workers for watched in self.watched.values())
+        past_its_loop = (self._folder / f"{process.pid}.ended").exists()
+        if claimed or past_its_loop or not process.code or process.code < 0:
+            return None
+        return lasting_error(process.lines(self._log_home(process)))
+
+    def _advise(self, workers: set[str]) -> None:
+        """Says once how an error of a body does not end its process."""
+        raised = any(watched.raised & workers for watched in self.watched.values())
+        if raised and not self._advised and not is_phylas(self.failure):
+            self._advised = True
+            self.say(
+                "an error of the loop's body ends its process; put `with member:` around the body to record the error and go "
+                "on in the same process"
+            )
 
     def _end_claims(self, pid: int, why: FailedKind, how: str) -> list[str]:
         """Ends the claims of a process that is gone; in words, which."""
@@ -306,31 +334,53 @@ class Launcher:
 
     @property
     def _running(self) -> str:
-        count = sum(process.running for process in self._processes)
-        return f"{count} worker{'' if count == 1 else 's'}"
+        return plural(sum(process.running for process in self._processes), "worker")
 
     def _conclude(self) -> int:
         """Says what it came to; the exit code."""
         self._look()
+        if self._cannot_begin:
+            for line in self.failure:
+                self.say(line[:WIDEST])
+            self.say("nothing was trained: starting the script again as it is would not help")
+            return FAILED if self._ending is None else self._ending.code
+        said, trained = distinct(self._said()), self._trained
         for watched in self.watched.values():
-            if watched.finished and self._make_screen is None:
-                continue
             if watched.finished:
-                self._show(print, inert_lines(summary(watched.run)), file=sys.stderr, flush=True)
-                if not watched.claimed & self._workers:
-                    name = watched.run.name
-                    self.say(f"nothing was left to do; --fresh begins anew, phyla change {name} --intervals N goes on")
-            elif watched.begun:
+                self._sum_up(watched, said)
+            elif watched.begun and trained:
                 self.say(f"{watched.run.name} is not finished: {watched.progress}. Started again, it goes on")
-        for text in distinct(self._said()):
+        for text in said:
             self._show(print, inert_lines(text), flush=True)
         if self._ending is not None and not (self._ending.code == OUT_OF_TIME and self._finished):
             return self._ending.code
         if any(process.failed for process in self._processes):
             return FAILED
-        if not self.watched:
-            self.say("no worker has joined a run: does the script loop over a phyla.Population?")
+        if not trained and (not self.watched or self.plan.deadline is None):
+            self.failure = ["no population was trained: does the script loop over a phyla.Population?"]
+            self.say(self.failure[0])
+            return FAILED
         return OUT_OF_TIME if self.watched and not self._finished and self.plan.deadline is not None else DONE
+
+    @property
+    def _trained(self) -> bool:
+        """A worker of this launch has trained something, or nothing was left to train."""
+        return any(watched.claimed & self._workers or watched.finished for watched in self.watched.values())
+
+    def _sum_up(self, watched: Watched, said: Sequence[str]) -> None:
+        """What a finished run came to: in one line, where the script has printed the best itself."""
+        if self._make_screen is None:
+            return
+        run, best = watched.run, watched.view.best
+        whole = best is None or not any(best.checkpoint.file in text for text in said)
+        self._show(print, inert_lines(summary(run, whole=whole)), file=sys.stderr, flush=True)
+        if watched.claimed & self._workers:
+            return
+        if watched.view.stopped is not None:
+            ways = f"it was stopped; phyla resume {run.name} lets it go on, --fresh begins anew"
+        else:
+            ways = f"--fresh begins anew, phyla change {run.name} --intervals N goes on"
+        self.say(f"nothing was left to do; {ways}")
 
     def _said(self) -> list[str]:
         """What each worker's script has printed after its loop; all that it has printed, if no run was joined."""
@@ -345,7 +395,7 @@ class Launcher:
             process.end()
         for watched in self.watched.values():
             watched.close()
-        if self._ending is not None and self._ending.code == FAILED and not self.watched:
+        if self._ending is not None and self._ending.code == FAILED and not self.watched and not self._cannot_begin:
             self.say(f"all that the workers have printed: {self._folder}")
         else:
             shutil.rmtree(self._folder, ignore_errors=True)

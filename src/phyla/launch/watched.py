@@ -9,15 +9,17 @@ from collections.abc import Collection
 from phyla import host, runs
 from phyla.errors import Conflict
 from phyla.events import Claimed, Failed, FailedKind, Reported
+from phyla.glance import budget, plural, trained
 from phyla.launched import Joined
 from phyla.runs import Place, Run
-from phyla.view import CONSUMES_RETRIES, UNBOUNDED, View, fold
+from phyla.view import CONSUMES_RETRIES, View, fold
 
 
 class Watched:
     """A run that a worker of this launch has joined.
 
     claimed, reported: the workers that ever did so, by id. troubled: (worker, member) where a body has failed by its own fault.
+    raised: the workers whose newest claim has ended so, by an error of the body.
     """
 
     def __init__(self, joined: Joined):
@@ -28,6 +30,7 @@ class Watched:
         self.claimed: set[str] = set()
         self.reported: set[str] = set()
         self.troubled: set[tuple[str, int]] = set()
+        self.raised: set[str] = set()
         self.reports = 0
         self._id = host.new_worker_id()
 
@@ -37,12 +40,15 @@ class Watched:
             event = recorded.event
             if isinstance(event, Claimed):
                 self.claimed.add(event.worker)
+                self.raised.discard(event.worker)
             elif isinstance(event, Reported | Failed) and (claim := self.view.open[event.member]) is not None:
                 if isinstance(event, Reported):
                     self.reports += 1
                     self.reported.add(claim.worker)
                 elif event.why in CONSUMES_RETRIES:
                     self.troubled.add((claim.worker, event.member))
+                    if event.why == "raised":
+                        self.raised.add(claim.worker)
             fold([recorded], self.view)
         return self.view
 
@@ -64,8 +70,10 @@ class Watched:
     def progress(self) -> str:
         """How far it is, in words."""
         view = self.view
-        total = f" of {view.intervals * view.size}" if self.begun and view.intervals < UNBOUNDED else ""
-        return f"{int(view.done.sum()) if self.begun else 0}{total} intervals"
+        if not self.begun:
+            return "0 intervals"
+        total = budget(view)
+        return f"{trained(view):,} of {total:,} intervals" if total is not None else plural(trained(view), "interval")
 
     def holds(self, worker: str) -> list[Claimed]:
         """The claims that a worker has open."""
