@@ -361,8 +361,8 @@ def test_the_loop_of_a_finished_run_yields_nothing_and_gives_the_ways_on(tmp_pat
         member.report(3, member.state(zeros) + 1)
     assert list(make(journal="sqlite", path=tmp_path)) == []
     (line,) = [record.getMessage() for record in caplog.records if "finished" in record.getMessage()]
-    assert "run is finished: 2 members × 2 intervals, best score 3" in line
-    for way in ("fresh=True", "another name", f"phyla.open('{tmp_path / 'run'}')"):
+    assert "run is finished: 2 members, 4 intervals, best score 3" in line
+    for way in ("phyla change run --intervals", "fresh=True", "another name", f"phyla.open('{tmp_path / 'run'}')"):
         assert way in line
 
 

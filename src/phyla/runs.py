@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -303,8 +304,9 @@ def find(path: str | Path) -> Place:
 
 
 def _runs_beside(given: Path) -> Sequence[str]:
+    """Runs that may be meant, those of like names first."""
     roots = (given, given.parent, Path(os.environ.get("PHYLA_RUNS") or "runs"))
     found = {
         str(p.parent) for root in roots if root.is_dir() for kind in _HOMES.values() for p in root.glob(f"*/{kind}")
     }
-    return sorted(found)[:10]
+    return sorted(found, key=lambda path: (-SequenceMatcher(None, Path(path).name, given.name).ratio(), path))[:10]
