@@ -266,7 +266,8 @@ def test_with_member_records_what_raises_and_goes_on(capsys):
 
 
 @pytest.mark.parametrize(("error", "why"), [(KeyboardInterrupt, "given_back"), (SystemExit, "raised")])
-def test_what_ends_the_script_passes_through_with_member(error, why):
+def test_what_ends_the_script_passes_through_with_member(error, why, monkeypatch):
+    monkeypatch.setattr("phyla.departures.THROWN_SECONDS", 0.2)
     population, claimed = make(), []
 
     def loop():
