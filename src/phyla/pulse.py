@@ -38,7 +38,7 @@ while time.monotonic() < end:
     time.sleep({look!r})
     if os.getppid() != {parent!r}:
         sys.exit()
-sys.path.append({root!r})
+sys.path[:] = {path!r}  # its parent's, however it came about
 from phyla.pulse import main
 main({arguments!r})
 """
@@ -53,14 +53,14 @@ class Pulse:
     def __init__(self, place: Place, worker: str, every: float):
         arguments = {"parent": os.getpid(), "path": str(place.path.absolute()), "journal": place.journal}
         arguments |= {"worker": worker, "every": every}
-        root, given = str(Path(__file__).parent.parent), json.dumps(arguments)
-        program = _PROGRAM.format(every=every, look=LOOK_SECONDS, parent=os.getpid(), root=root, arguments=given)
+        path, given = [*sys.path, str(Path(__file__).parent.parent)], json.dumps(arguments)
+        program = _PROGRAM.format(every=every, look=LOOK_SECONDS, parent=os.getpid(), path=path, arguments=given)
         unblocked = signal.pthread_sigmask(
             signal.SIG_BLOCK, _PARENTS
         )  # which the child inherits, from its first moment on
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0
+                [sys.executable, "-S", "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
