@@ -645,7 +645,9 @@ def test_each_worker_sees_its_own_devices(tmp_path, monkeypatch):
 
 def test_workers_are_told_what_the_launch_was_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_END_TIME", "2000000000")
-    planned = plan(["true"], workers=3, fresh=True, path=Path("there"), journal="directory", lease=7.0)
+    planned = plan(
+        ["true"], workers=3, fresh=True, path=Path("there"), journal="directory", checkpoints=Path("far"), lease=7.0
+    )
     variables = planned.variables(2, tmp_path)
     assert {key: variables[key] for key in variables if key.startswith("PHYLA_")} == {
         "PHYLA_LAUNCH": str(tmp_path),
@@ -653,6 +655,7 @@ def test_workers_are_told_what_the_launch_was_asked_for(tmp_path, monkeypatch):
         "PHYLA_WORKERS": "3",
         "PHYLA_RUNS": str(Path("there").absolute()),
         "PHYLA_JOURNAL": "directory",
+        "PHYLA_CHECKPOINTS": str(Path("far").absolute()),
         "PHYLA_LEASE": "7.0",
         "PHYLA_DEADLINE": "2000000000.0",
         "PHYLA_FRESH": "1",

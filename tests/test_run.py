@@ -318,3 +318,22 @@ def test_a_reader_does_not_keep_a_worker_from_writing(tmp_path):
     assert next(events).kind == "created"
     member.report(member["lr"], member.state(init))
     assert len(phyla.open(tmp_path / "live").records) == 1
+
+
+def test_checkpoints_may_lie_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("PHYLA_CHECKPOINTS", str(tmp_path / "far"))
+    train(tmp_path / "runs")
+    (far,) = (tmp_path / "far").iterdir()
+    assert (tmp_path / "runs/read/checkpoints").readlink() == far
+    monkeypatch.delenv("PHYLA_CHECKPOINTS")
+    run = phyla.open(tmp_path / "runs/read")
+    assert run.load(run.best) is not None
+    train(tmp_path / "runs", fresh=True)
+    assert {path.name for path in far.iterdir()}, "the old run keeps its files"
+    assert not (tmp_path / "runs/read/checkpoints").is_symlink()
+
+
+def test_checkpoints_that_cannot_lie_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("PHYLA_CHECKPOINTS", "/proc/far")
+    with pytest.raises(phyla.SettingsError, match="checkpoints cannot be kept in /proc/far"):
+        train(tmp_path / "runs")

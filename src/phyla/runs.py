@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -76,12 +77,29 @@ def open_for_work(place: Place, *, durable: bool = False) -> tuple[Journal, Chec
         ) from None
     if not os.access(place.path, os.W_OK | os.X_OK):
         raise SettingsError(f"the run's directory {place.path.absolute()} cannot be written; reading it still works")
+    if elsewhere := os.environ.get("PHYLA_CHECKPOINTS"):
+        _link_checkpoints(place, Path(elsewhere))
     journal: Journal
     if place.journal == "directory":
         journal = DirectoryJournal(place.path / _HOMES["directory"])
     else:
         journal = SqliteJournal(place.path / _HOMES["sqlite"], durable=durable)
     return journal, LocalCheckpoints(place.checkpoints, durable=durable)
+
+
+def _link_checkpoints(place: Place, folder: Path) -> None:
+    """Has a new run keep its checkpoints in a directory of its own under this one: `checkpoints` in the run is a link to it."""
+    if os.path.lexists(place.checkpoints):
+        return  # the run has begun: they lie where they lie
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f"{place.path.name}-", dir=folder)).absolute()
+    except OSError as error:
+        raise SettingsError(f"checkpoints cannot be kept in {folder.absolute()}: {error.strerror}") from None
+    try:
+        place.checkpoints.symlink_to(made, target_is_directory=True)
+    except FileExistsError:  # another worker was first
+        made.rmdir()
 
 
 def set_aside(place: Place) -> Path | None:

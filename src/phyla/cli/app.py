@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cyclopts.help import HelpPanel
     from rich.console import Console, ConsoleOptions
 
-_STARTING = frozenset({"--path", "--journal", "--lease", "--deadline"})
+_STARTING = frozenset({"--path", "--journal", "--checkpoints", "--lease", "--deadline"})
 SCRIPTED: Mapping[str, frozenset[str]] = {
     "check": frozenset(),
     "run": _STARTING | {"--workers", "--gpus-per-worker"},
@@ -90,6 +90,9 @@ Args = Annotated[str, Parameter(help="The script's own arguments: all that follo
 Module = Annotated[str | None, Parameter("-m", help="A module in the script's place.", metavar="MODULE")]
 Runs = Annotated[Path | None, Parameter(help="The directory that holds runs.", metavar="DIR")]
 Kind = Annotated[str | None, Parameter(help="sqlite, or directory for network file systems.", metavar="KIND")]
+Store = Annotated[
+    Path | None, Parameter(help="Where a new run keeps its checkpoints: on another disk, say.", metavar="DIR")
+]
 Lease = Annotated[float | None, Parameter(help="Seconds of silence after which a worker counts as lost.", metavar="S")]
 Deadline = Annotated[
     str | None, Parameter(help="End after 90 (seconds), 10m, 2h. By default with Slurm's job.", metavar="WHEN")
@@ -112,6 +115,7 @@ def run(
     fresh: Annotated[bool, Parameter(help="Set the run of this name aside, and begin anew.")] = False,
     path: Runs = None,
     journal: Kind = None,
+    checkpoints: Store = None,
     lease: Lease = None,
     deadline: Deadline = None,
 ) -> int:
@@ -137,6 +141,7 @@ def run(
         fresh=fresh,
         path=path,
         journal=journal,
+        checkpoints=checkpoints,
         lease=lease,
         deadline=deadline,
     )
@@ -150,6 +155,7 @@ def worker(
     module: Module = None,
     path: Runs = None,
     journal: Kind = None,
+    checkpoints: Store = None,
     lease: Lease = None,
     deadline: Deadline = None,
 ) -> int:
@@ -161,7 +167,16 @@ def worker(
     """
     from phyla.cli.run import worker
 
-    return worker(script, args, module=module, path=path, journal=journal, lease=lease, deadline=deadline)
+    return worker(
+        script,
+        args,
+        module=module,
+        path=path,
+        journal=journal,
+        checkpoints=checkpoints,
+        lease=lease,
+        deadline=deadline,
+    )
 
 
 @app.command(group=READ)

@@ -25,6 +25,7 @@ def run(
     fresh: bool,
     path: Path | None,
     journal: str | None,
+    checkpoints: Path | None,
     lease: float | None,
     deadline: str | None,
 ) -> int:
@@ -37,6 +38,7 @@ def run(
             fresh=fresh,
             path=path,
             journal=journal,
+            checkpoints=checkpoints,
             lease=lease,
             deadline=deadline,
         )
@@ -63,13 +65,16 @@ def worker(
     module: str | None,
     path: Path | None,
     journal: str | None,
+    checkpoints: Path | None,
     lease: float | None,
     deadline: str | None,
 ) -> int:
     """Becomes the script's process."""
     try:
         command = script_command(*_what(script, module, args))
-        os.environ.update(environment(path=path, journal=journal, lease=lease, deadline=deadline))
+        os.environ.update(
+            environment(path=path, journal=journal, checkpoints=checkpoints, lease=lease, deadline=deadline)
+        )
     except SettingsError as error:
         raise Misuse(str(error)) from None
     sys.stdout.flush()

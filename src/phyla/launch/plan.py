@@ -90,6 +90,7 @@ def environment(
     fresh: bool = False,
     path: Path | None = None,
     journal: str | None = None,
+    checkpoints: Path | None = None,
     lease: float | None = None,
     deadline: str | None = None,
 ) -> dict[str, str]:
@@ -103,6 +104,8 @@ def environment(
         if journal not in JOURNALS:
             raise SettingsError(f"--journal {journal}: expected {' or '.join(JOURNALS)}, which processes can share")
         found["PHYLA_JOURNAL"] = journal
+    if checkpoints is not None:
+        found["PHYLA_CHECKPOINTS"] = str(checkpoints.absolute())
     if lease is not None:
         if not (math.isfinite(lease) and lease > 0):
             raise SettingsError(f"--lease {lease:g}: expected seconds above 0")
