@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,38 @@ class Choice:
     def of(cls, claim: Claimed) -> Choice:
         """The decision that a claim recorded."""
         return cls(claim.hypers, claim.source, claim.donor, claim.ready, claim.replaced, claim.notes)
+
+
+def claimed(
+    view: View,
+    member: int,
+    strategy: Strategy,
+    *,
+    worker: str,
+    time: float,
+    span: int = 1,
+    together: Sequence[int] = (),
+    script: str | None = None,
+) -> Claimed:
+    """The claim of this member for its next `span` intervals, by the view alone. together: the members of its cohort."""
+    choice, done = decide(view, member, strategy), int(view.done[member])
+    return Claimed(
+        member=member,
+        seq=int(view.head[member]) + 1,
+        interval=done + 1,
+        span=min(span, view.intervals - done),
+        worker=worker,
+        saw=view.position,
+        hypers=choice.hypers,
+        source=choice.source,
+        donor=choice.donor,
+        ready=choice.ready,
+        replaced=choice.replaced,
+        notes=choice.notes,
+        cohort=tuple(together) if len(together) > 1 else None,
+        script=script,
+        time=time,
+    )
 
 
 def decide(view: View, member: int, strategy: Strategy) -> Choice:

@@ -150,6 +150,28 @@ class Failed(_Event, frozen=True, kw_only=True, tag="failed"):
     worker: str | None = None  # who wrote this, if not the holder
 
 
+def failed(
+    claim: Claimed,
+    why: FailedKind,
+    *,
+    time: float,
+    voids: Ref | None = None,
+    error: str | None = None,
+    worker: str | None = None,
+) -> Failed:
+    """What ends this claim without a report: the next event of its stream."""
+    return Failed(
+        member=claim.member,
+        seq=claim.seq + 1,
+        interval=claim.interval,
+        why=why,
+        voids=voids,
+        error=error,
+        worker=worker,
+        time=time,
+    )
+
+
 class Extended(_Event, frozen=True, kw_only=True, tag="extended"):
     """The run's budget is now `intervals` for each member."""
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from phyla import host
 from phyla.events import Claimed, Event, Failed, FailedKind, Ref, Reported
-from phyla.record import Record, show_score, show_value
+from phyla.record import Record, show_copy, show_score
 from phyla.runs import Run
 from phyla.space import Hypers
 from phyla.view import View
@@ -34,17 +34,7 @@ class Exploit:
     time: float
 
     def __str__(self) -> str:
-        old = self.before.hypers if self.before is not None else {}
-        moves = ", ".join(
-            f"{name} {show_value(old[name])} → {show_value(new)}"
-            for name, new in self.hypers.items()
-            if name in old and old[name] != new
-        )
-        was = show_score(self.before.score) if self.before is not None else "none"
-        return (
-            f"m{self.member} ← m{self.donor.id} at {self.interval}: {moves or 'same hyperparameters'}, "
-            f"score {was} → {show_score(self.donor.score)}"
-        )
+        return show_copy(self.member, self.interval, self.donor, self.before, self.hypers)
 
 
 @dataclass(frozen=True)

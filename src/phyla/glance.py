@@ -116,7 +116,7 @@ def glance(
 
 def active(view: View) -> list[int]:
     """The members that train: those that have not left."""
-    return [member for member in range(len(view.head)) if view.until[member] > UNBOUNDED]
+    return [int(member) for member in view.active.nonzero()[0]]
 
 
 def trained(view: View) -> int:
@@ -128,7 +128,7 @@ def budget(view: View) -> int | None:
     """What these come to when the run is through; None: only a target ends it."""
     if view.intervals >= UNBOUNDED:
         return None
-    left = view.intervals - view.done[view.until > UNBOUNDED]
+    left = view.intervals - view.done[view.active]
     return trained(view) + int(left.clip(min=0).sum())
 
 

@@ -23,24 +23,26 @@ def boot() -> str:
     return hashlib.blake2b(told.encode(), digest_size=4).hexdigest()
 
 
+def _stat(pid: int) -> list[bytes]:
+    """What Linux says of a process, from its state on; nothing if there is none, or this is no Linux."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
+    except (OSError, IndexError):
+        return []
+
+
 def start_time(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None if there is none. A reused pid has another start time."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
-    except (OSError, IndexError):
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    fields = _stat(pid)
+    return int(fields[19]) if fields and fields[0] not in (b"Z", b"X") else None
 
 
 def runs(pid: int) -> bool:
     """Whether a process exists and is not stopped; True where the system does not tell."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0]
-    except FileNotFoundError:
+    fields = _stat(pid)
+    if not fields:
         return not Path("/proc/self/stat").exists()
-    except (OSError, IndexError):
-        return False
-    return state not in (b"T", b"t", b"Z", b"X")
+    return fields[0] not in (b"T", b"t", b"Z", b"X")
 
 
 def new_worker_id() -> str:
@@ -50,18 +52,21 @@ def new_worker_id() -> str:
     return f"{node}.{pid}.{start_time(pid) or 0}.{boot() or 'x'}.{next(_counter)}"
 
 
-def pid_here(worker: str) -> int | None:
-    """The process of a worker that is known to live on this machine; None if it does not, or nobody can tell from here."""
+def _process(worker: str) -> tuple[int, int] | None:
+    """The pid and the start time of a worker of this boot of this machine; None for any other."""
     parts = worker.rsplit(".", 4)
     if len(parts) != 5 or not boot() or parts[3] != boot() or not (parts[1].isdigit() and parts[2].isdigit()):
         return None
-    pid = int(parts[1])
-    return pid if start_time(pid) == int(parts[2]) else None
+    return int(parts[1]), int(parts[2])
+
+
+def pid_here(worker: str) -> int | None:
+    """The process of a worker that is known to live on this machine; None if it does not, or nobody can tell from here."""
+    process = _process(worker)
+    return process[0] if process is not None and start_time(process[0]) == process[1] else None
 
 
 def is_gone(worker: str) -> bool:
     """Whether that worker ran on this boot of this machine, and its process no longer exists."""
-    parts = worker.rsplit(".", 4)
-    if len(parts) != 5 or not boot() or parts[3] != boot() or not (parts[1].isdigit() and parts[2].isdigit()):
-        return False
-    return start_time(int(parts[1])) != int(parts[2])
+    process = _process(worker)
+    return process is not None and start_time(process[0]) != process[1]

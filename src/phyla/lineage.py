@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from phyla.errors import SettingsError
-from phyla.record import Record, show_hypers, show_score, show_value
+from phyla.record import Record, show_copy, show_hypers
 from phyla.space import Hypers
 from phyla.view import View
 
@@ -112,17 +112,7 @@ class Copy(NamedTuple):
     after: Record  # what the member reported then
 
     def __str__(self) -> str:
-        old = self.before.hypers if self.before is not None else {}
-        moves = ", ".join(
-            f"{name} {show_value(old[name])} → {show_value(new)}"
-            for name, new in self.after.hypers.items()
-            if name in old and old[name] != new
-        )
-        was = show_score(self.before.score) if self.before is not None else "none"
-        return (
-            f"m{self.member} ← m{self.donor.id} at {self.interval}: {moves or 'same hyperparameters'}, "
-            f"score {was} → {show_score(self.donor.score)}"
-        )
+        return show_copy(self.member, self.interval, self.donor, self.before, self.after.hypers)
 
 
 @dataclass(frozen=True)

@@ -231,9 +231,8 @@ class Population:
             self._limit(None)
             try:
                 published = drive(worker.publish(claim, live.save(), [outcome]), worker.journal)
-            except (
-                PhylaError
-            ):  # a full disk is no fault of the member's; where not even this can be written, it is taken over
+            except PhylaError:
+                # A full disk is no fault of the member's. Where not even this can be written, it is taken over.
                 with contextlib.suppress(PhylaError):
                     worker.fail("given_back")
                 raise

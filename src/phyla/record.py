@@ -71,6 +71,19 @@ class Record(msgspec.Struct, eq=False, gc=False):  # gc=False: a parent is alway
         )
 
 
+def show_copy(member: int, interval: int, donor: Record, before: Record | None, hypers: Hypers) -> str:
+    """A copy in words: of whom, from which interval on, what changed, and by how much the donor was better."""
+    old = before.hypers if before is not None else {}
+    moves = ", ".join(
+        f"{name} {show_value(old[name])} → {show_value(new)}"
+        for name, new in hypers.items()
+        if name in old and old[name] != new
+    )
+    was = show_score(before.score) if before is not None else "none"
+    changed = moves or "same hyperparameters"
+    return f"m{member} ← m{donor.id} at {interval}: {changed}, score {was} → {show_score(donor.score)}"
+
+
 def show_value(value: object) -> str:
     """A hyperparameter's value for people."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

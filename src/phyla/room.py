@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from phyla.view import UNBOUNDED, View
+from phyla.view import View
 
 log = logging.getLogger("phyla")
 
@@ -47,7 +47,7 @@ def need(view: View) -> Need | None:
     there, usual, most, grows = 0, 1, 1, 0  # one for the best
     for member, history in enumerate(view.history):
         count = sum(not record.freed for record in history[-keep:])
-        on = view.until[member] > UNBOUNDED and view.stopped is None
+        on = view.active[member] and view.stopped is None
         left = max(0, int(view.intervals - view.done[member])) if on else 0
         there += count
         usual += max(count, min(keep, count + left))

@@ -19,7 +19,7 @@ from phyla.events import RUN, Born, Event, Extended, Paused, Resized, Resumed, S
 from phyla.journal import Journal
 from phyla.randomness import Purpose
 from phyla.space import Float, Int, Space, describe, draw
-from phyla.view import UNBOUNDED, View, fold
+from phyla.view import View, fold
 
 Speech: TypeAlias = Callable[[View], Sequence[Event]]
 """The events that say something to a run as this view shows it; none where there is nothing to say."""
@@ -82,7 +82,7 @@ def resize(size: int) -> Speech:
         raise SettingsError(f"--size {size}: expected 1 or more")
 
     def speech(view: View) -> Sequence[Event]:
-        active = [m for m in range(len(view.done)) if view.until[m] > UNBOUNDED]
+        active = [int(member) for member in view.active.nonzero()[0]]
         first = int(view.done[active].min()) + 1
         if size < view.size:
             worst = sorted(active, key=lambda m: (_standing(view, m), m))[: view.size - size]

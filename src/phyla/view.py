@@ -143,8 +143,14 @@ class View:
 
     def unfinished(self) -> np.ndarray:
         """Which members have something left to train, bool [ids]."""
-        unfinished: np.ndarray = (self.done < self.intervals) & (self.until > UNBOUNDED)
+        unfinished: np.ndarray = (self.done < self.intervals) & self.active
         return unfinished
+
+    @property
+    def active(self) -> np.ndarray:
+        """Which members have not left, bool [ids]."""
+        active: np.ndarray = self.until > UNBOUNDED
+        return active
 
     def claimable(self) -> Sequence[int]:
         """The free members that are furthest behind, if `max_lead` lets them go on; in order of id."""

@@ -23,7 +23,7 @@ import numpy as np
 
 from phyla import failpoints
 from phyla.checkpoints import Checkpoints, Tree, file_name, load_row, parse_file_name
-from phyla.decide import decide
+from phyla.decide import claimed
 from phyla.errors import CheckpointError, Conflict, JournalError
 from phyla.events import (
     RUN,
@@ -38,6 +38,7 @@ from phyla.events import (
     Reported,
     Stopped,
     as_json_number,
+    failed,
 )
 from phyla.journal import Journal
 from phyla.snapshot import Snapshots
@@ -278,24 +279,9 @@ class Worker:
         return self.prefers(member), crc32(f"{self.id}/{member}".encode())
 
     def _decide(self, member: int, together: Sequence[int]) -> Claimed:
-        view = self.view
-        choice, done = decide(view, member, self.strategy), int(view.done[member])
-        return Claimed(
-            member=member,
-            seq=int(view.head[member]) + 1,
-            interval=done + 1,
-            span=min(self.span, view.intervals - done),
-            worker=self.id,
-            saw=view.position,
-            hypers=choice.hypers,
-            source=choice.source,
-            donor=choice.donor,
-            ready=choice.ready,
-            replaced=choice.replaced,
-            notes=choice.notes,
-            cohort=tuple(together) if len(together) > 1 else None,
-            script=self.script,
-            time=self.clock.time(),
+        time, span, script = self.clock.time(), self.span, self.script
+        return claimed(
+            self.view, member, self.strategy, worker=self.id, time=time, span=span, together=together, script=script
         )
 
     def _restore(self, events: tuple[Claimed, ...]) -> Steps[Claim | None]:
@@ -379,16 +365,8 @@ class Worker:
             self._append(self._failed(claim, "given_back", error="its holder had not noticed that it stood"))
 
     def _failed(self, claim: Claimed, why: FailedKind, *, voids: Ref | None = None, error: str | None = None) -> Failed:
-        return Failed(
-            member=claim.member,
-            seq=claim.seq + 1,
-            interval=claim.interval,
-            why=why,
-            voids=voids,
-            error=error,
-            worker=self.id if self.id != claim.worker else None,
-            time=self.clock.time(),
-        )
+        worker = self.id if self.id != claim.worker else None
+        return failed(claim, why, voids=voids, error=error, worker=worker, time=self.clock.time())
 
     def _stop_at_target(self, outcomes: Iterable[Outcome]) -> None:
         target, view = self.view.settings.target, self.view

@@ -19,6 +19,7 @@ from phyla.cli.text import (
     hyperparameter,
     inert,
     on_terminal,
+    plain,
     plural,
     print_json,
     show,
@@ -84,12 +85,7 @@ def _row(record: Record) -> str:
 
 def _as_json(record: Record, schedule: Schedule, where: Path) -> dict[str, Any]:
     return {
-        "member": record.id,
-        "interval": record.interval,
-        "score": record.score,
-        "steps": record.total_steps,
-        "hypers": record.hypers,
-        "metrics": record.metrics,
+        **plain(record),
         "schedule": msgspec.json.decode(schedule.to_json()),
         "checkpoint": {"path": str(where), **msgspec.to_builtins(record.checkpoint)},
     }

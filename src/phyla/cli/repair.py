@@ -14,10 +14,10 @@ from phyla import host, runs
 from phyla.checkpoints import Checkpoints
 from phyla.cli.gc import delete, spare_files
 from phyla.cli.text import size
-from phyla.decide import decide
+from phyla.decide import claimed
 from phyla.doctor import abandoned, kept
 from phyla.errors import CheckpointError, Conflict
-from phyla.events import Checkpoint, Claimed, Failed, Recorded
+from phyla.events import Checkpoint, Claimed, Recorded, failed
 from phyla.journal import Journal
 from phyla.record import Record
 from phyla.strategies.rebuild import rebuild
@@ -46,17 +46,8 @@ def mend(run: str, *, dry: bool) -> Iterator[str]:
 def _end(journal: Journal, claim: Claimed, me: str) -> bool:
     """Ends a claim whose worker is gone; False if somebody was first."""
     error = f"{claim.worker}: its process is gone"
-    failed = Failed(
-        member=claim.member,
-        seq=claim.seq + 1,
-        interval=claim.interval,
-        why="lost",
-        error=error,
-        worker=me,
-        time=time.time(),
-    )
     try:
-        journal.append(failed)
+        journal.append(failed(claim, "lost", error=error, worker=me, time=time.time()))
     except Conflict:
         return False
     return True
@@ -110,28 +101,10 @@ def _give_up(journal: Journal, view: View, record: Record, error: str, me: str) 
     strategy = rebuild(view.settings.strategy)
     assert strategy is not None
     while members := view.claimable():
-        member = members[0]
-        choice, seq = decide(view, member, strategy), int(view.head[member]) + 1
-        interval, now = int(view.done[member]) + 1, time.time()
-        claim = Claimed(
-            member=member,
-            seq=seq,
-            interval=interval,
-            worker=me,
-            saw=view.position,
-            hypers=choice.hypers,
-            source=choice.source,
-            donor=choice.donor,
-            ready=choice.ready,
-            replaced=choice.replaced,
-            notes=choice.notes,
-            time=now,
-        )
-        failed = Failed(
-            member=member, seq=seq + 1, interval=interval, why="checkpoint", voids=record.ref, error=error, time=now
-        )
+        claim = claimed(view, members[0], strategy, worker=me, time=time.time())
+        end = failed(claim, "checkpoint", voids=record.ref, error=error, time=claim.time)
         with suppress(Conflict):  # somebody was first: choose again
-            journal.append(claim, failed)
+            journal.append(claim, end)
         fold(journal.read(view.position), view)
         if record.void or record.freed:
             return True

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Unpack
 
 from phyla.cli.app import SCRIPTED, Misuse
 from phyla.cli.text import inert
 from phyla.errors import SettingsError
 from phyla.launch.launcher import Launcher
-from phyla.launch.plan import environment, plan, script_command
+from phyla.launch.plan import Local, environment, plan, script_command
 from phyla.screen import Screen
 
 
@@ -22,25 +22,15 @@ def run(
     module: str | None,
     workers: int | None,
     gpus_per_worker: float | None,
-    fresh: bool,
-    path: Path | None,
-    journal: str | None,
-    checkpoints: Path | None,
-    lease: float | None,
-    deadline: str | None,
+    **local: Unpack[Local],
 ) -> int:
-    """Launches the script; the exit code."""
+    """Launches the script; the exit code. local: what a launch's `environment` takes."""
     try:
         planned = plan(
             script_command(*_what(script, module, args)),
             workers=workers,
             gpus_per_worker=gpus_per_worker,
-            fresh=fresh,
-            path=path,
-            journal=journal,
-            checkpoints=checkpoints,
-            lease=lease,
-            deadline=deadline,
+            **local,
         )
     except SettingsError as error:
         raise Misuse(str(error)) from None
@@ -63,18 +53,12 @@ def worker(
     args: Sequence[str],
     *,
     module: str | None,
-    path: Path | None,
-    journal: str | None,
-    checkpoints: Path | None,
-    lease: float | None,
-    deadline: str | None,
+    **local: Unpack[Local],
 ) -> int:
     """Becomes the script's process."""
     try:
         command = script_command(*_what(script, module, args))
-        os.environ.update(
-            environment(path=path, journal=journal, checkpoints=checkpoints, lease=lease, deadline=deadline)
-        )
+        os.environ.update(environment(**local))
     except SettingsError as error:
         raise Misuse(str(error)) from None
     sys.stdout.flush()

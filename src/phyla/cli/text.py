@@ -16,7 +16,7 @@ from phyla.glance import plural as plural
 from phyla.inert import inert as inert
 from phyla.inert import inert_json as inert_json
 from phyla.inert import inert_lines as inert_lines
-from phyla.record import show_value
+from phyla.record import Record, show_value
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -172,3 +172,15 @@ def size(count: int) -> str:
         return plural(count, "byte")
     power = min((len(str(count)) - 1) // 3, 4)
     return f"{count / 1000**power:.1f} {'kMGT'[power - 1]}B"
+
+
+def plain(record: Record) -> dict[str, Any]:
+    """What a report says, for JSON."""
+    return {
+        "member": record.id,
+        "interval": record.interval,
+        "score": record.score,
+        "steps": record.total_steps,
+        "hypers": record.hypers,
+        "metrics": record.metrics,
+    }

@@ -8,7 +8,7 @@ from typing import Any
 
 from phyla import runs
 from phyla.cli import INTERRUPTED
-from phyla.cli.text import print_json
+from phyla.cli.text import plain, print_json
 from phyla.feed import Effect, Exploit, Failure, Feed
 from phyla.record import Record
 from phyla.runs import Run
@@ -83,14 +83,4 @@ def as_json(effect: Effect) -> dict[str, Any]:
 
 
 def _report(record: Record) -> dict[str, Any]:
-    return {
-        "member": record.id,
-        "interval": record.interval,
-        "score": record.score,
-        "steps": record.total_steps,
-        "hypers": record.hypers,
-        "metrics": record.metrics,
-        "worker": record.worker,
-        "seconds": record.seconds,
-        "time": record.time,
-    }
+    return {**plain(record), "worker": record.worker, "seconds": record.seconds, "time": record.time}

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from phyla import launched
 from phyla.errors import SettingsError
@@ -62,10 +63,10 @@ def plan(
     workers: int | None = None,
     gpus_per_worker: float | None = None,
     payload: bytes = b"",
-    **local: object,
+    **local: Unpack[Local],
 ) -> Plan:
     """A launch of this command. `local`: what `environment` takes. Raises SettingsError for what cannot work."""
-    variables = environment(**local)  # type: ignore[arg-type]
+    variables = environment(**local)
     there = devices() if gpus_per_worker is not None else []
     if gpus_per_worker is not None and not (math.isfinite(gpus_per_worker) and gpus_per_worker > 0):
         raise SettingsError(f"--gpus-per-worker {gpus_per_worker:g}: expected a number above 0, such as 0.25, 1 or 2")
@@ -85,32 +86,36 @@ def plan(
     )
 
 
-def environment(
-    *,
-    fresh: bool = False,
-    path: Path | None = None,
-    journal: str | None = None,
-    checkpoints: Path | None = None,
-    lease: float | None = None,
-    deadline: str | None = None,
-) -> dict[str, str]:
-    """The variables by which a worker is told what was asked for on the command line."""
+class Local(TypedDict, total=False):
+    """What a worker is told of the command line: whether to begin anew, where runs lie and what kind of journal they have,
+    where a new run's checkpoints lie, a lease in seconds, and when to end (`seconds` reads it)."""
+
+    fresh: bool
+    path: Path | None
+    journal: str | None
+    checkpoints: Path | None
+    lease: float | None
+    deadline: str | None
+
+
+def environment(**local: Unpack[Local]) -> dict[str, str]:
+    """The variables by which a worker is told so. Raises SettingsError for what cannot work."""
     found = {}
-    if fresh:
+    if local.get("fresh"):
         found["PHYLA_FRESH"] = "1"
-    if path is not None:
+    if (path := local.get("path")) is not None:
         found["PHYLA_RUNS"] = str(path.absolute())
-    if journal is not None:
+    if (journal := local.get("journal")) is not None:
         if journal not in JOURNALS:
             raise SettingsError(f"--journal {journal}: expected {' or '.join(JOURNALS)}, which processes can share")
         found["PHYLA_JOURNAL"] = journal
-    if checkpoints is not None:
+    if (checkpoints := local.get("checkpoints")) is not None:
         found["PHYLA_CHECKPOINTS"] = str(checkpoints.absolute())
-    if lease is not None:
+    if (lease := local.get("lease")) is not None:
         if not (math.isfinite(lease) and lease > 0):
             raise SettingsError(f"--lease {lease:g}: expected seconds above 0")
         found["PHYLA_LEASE"] = repr(lease)
-    if (end := end_time(deadline)) is not None:
+    if (end := end_time(local.get("deadline"))) is not None:
         found["PHYLA_DEADLINE"] = repr(end)
     return found
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from phyla import host, runs
 from phyla.errors import Conflict
-from phyla.events import Claimed, Failed, FailedKind, Reported
+from phyla.events import Claimed, Failed, FailedKind, Reported, failed
 from phyla.glance import budget, plural, trained
 from phyla.launched import Joined
 from phyla.runs import Place, Run
@@ -85,20 +85,10 @@ class Watched:
         ended = self.holds(worker)
         while claims := self.holds(worker):
             with contextlib.suppress(Conflict):  # who was quicker is read below
-                self.journal.append(*(self._failed(claim, why, error) for claim in claims))
+                said, now = f"{worker}: {error}", time.time()
+                self.journal.append(*(failed(claim, why, error=said, worker=self._id, time=now) for claim in claims))
             self.read()
         return ended
-
-    def _failed(self, claim: Claimed, why: FailedKind, error: str) -> Failed:
-        return Failed(
-            member=claim.member,
-            seq=claim.seq + 1,
-            interval=claim.interval,
-            why=why,
-            error=f"{claim.worker}: {error}",
-            worker=self._id,
-            time=time.time(),
-        )
 
     def close(self) -> None:
         self.journal.close()
