@@ -381,7 +381,7 @@ def test_fresh_and_keep_are_no_copies() -> None:
 @pytest.mark.parametrize("weights", [None, (3, 3), "keep", 3])
 def test_a_strategy_that_decides_on_no_report_is_told_what_was_expected(weights: Any) -> None:
     story = a_worst_and_a_best()
-    with pytest.raises(SettingsError, match="expected KEEP, FRESH or a report"):
+    with pytest.raises(SettingsError, match="expected KEEP, FRESH, a report or a Mix"):
         decide(story.view, 0, lambda view, member, rng: Decision(weights, story.newest(0).hypers))
 
 

@@ -161,7 +161,7 @@ def test_a_view_that_was_loaded_decides_the_same(tmp_path: Path) -> None:
 
 def test_every_attribute_of_a_view_and_every_field_of_a_record_is_in_the_tables() -> None:
     assert vars(Story().view).keys() == snapshot._ATTRIBUTES.keys()
-    known = {*snapshot._FIELDS, *snapshot._FLAGS, "checkpoint", "source", "donor", "parent"}
+    known = {*snapshot._FIELDS, *snapshot._FLAGS, "checkpoint", "source", "donor", "parent", "peak"}
     assert set(Record.__struct_fields__) == known
 
 

@@ -21,7 +21,7 @@ from phyla.record import Record
 from phyla.runs import Run, open
 from phyla.space import Choice, Float, Int
 from phyla.state import Local, Part
-from phyla.strategies.contract import FRESH, KEEP, Decision
+from phyla.strategies.contract import FRESH, KEEP, Decision, Mix
 from phyla.strategies.evolve import Evolve
 from phyla.strategies.perturb import Gaussian, Perturb
 from phyla.strategies.truncation import Truncation
@@ -43,6 +43,7 @@ __all__ = [
     "Local",
     "LoopError",
     "Member",
+    "Mix",
     "Part",
     "Perturb",
     "PhylaError",

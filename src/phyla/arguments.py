@@ -18,6 +18,7 @@ from phyla.runs import Heir, locate
 from phyla.settings import Settings
 from phyla.space import Hyperparameter, Space, describe, validate_space
 from phyla.strategies.contract import Strategy
+from phyla.strategies.contract import check as check_strategy
 from phyla.strategies.describe import describe as describe_strategy
 from phyla.strategies.evolve import Evolve
 
@@ -98,6 +99,7 @@ class Arguments:
             "strict",
             "progress",
         )
+        check_strategy(strategy, space, settings)
         return cls(space=space, strategy=strategy, settings=settings, start=start, **{key: given[key] for key in own})
 
 
@@ -126,8 +128,6 @@ def _strategy(given: Mapping[str, Any], space: Space) -> Strategy:
             )
     if given["inherit"] not in ("both", "weights", "hypers"):
         raise SettingsError(f"inherit={given['inherit']!r}; expected 'both', 'weights' or 'hypers'")
-    if (check := getattr(given["explore"], "check", None)) is not None:
-        check(space)
     if given["strategy"] is not None:
         return given["strategy"]  # type: ignore[no-any-return]
     return Evolve(given["exploit"], given["explore"], given["inherit"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from phyla import randomness
@@ -12,13 +12,16 @@ from phyla.events import Claimed, Ref
 from phyla.randomness import Purpose
 from phyla.record import Record
 from phyla.space import Hypers
-from phyla.strategies.contract import FRESH, KEEP, Decision, Strategy, Weights
+from phyla.strategies.contract import FRESH, KEEP, Decision, Mix, Strategy, Weights
 from phyla.strategies.evolve import Evolve
 from phyla.strategies.perturb import Perturb
 from phyla.strategies.truncation import Truncation
 from phyla.view import View
 
 DEFAULT_RESCUE = Evolve(Truncation(), Perturb()).rescue
+
+FAILED = "strategy_failed"
+"""The note that says why a strategy's decision could not be had."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,12 @@ class Choice:
     ready: bool
     replaced: bool
     notes: dict[str, Any] | None
+    mix: tuple[float, float] | None = None  # so much of the source's weights, plus so much of fresh ones
 
     @classmethod
     def of(cls, claim: Claimed) -> Choice:
         """The decision that a claim recorded."""
-        return cls(claim.hypers, claim.source, claim.donor, claim.ready, claim.replaced, claim.notes)
+        return cls(claim.hypers, claim.source, claim.donor, claim.ready, claim.replaced, claim.notes, claim.mix)
 
 
 def claimed(
@@ -60,6 +64,7 @@ def claimed(
         saw=view.position,
         hypers=choice.hypers,
         source=choice.source,
+        mix=choice.mix,
         donor=choice.donor,
         ready=choice.ready,
         replaced=choice.replaced,
@@ -77,15 +82,40 @@ def decide(view: View, member: int, strategy: Strategy) -> Choice:
     own, ready = view.restorable(member), is_ready(view, member)
     if needs_rescue(view, member):
         rescue = getattr(strategy, "rescue", DEFAULT_RESCUE)
-        decision = rescue(view, member, _rng(view, member))
-        return _choice(view, member, decision, own, ready, replaced=True)
+        return _asked(rescue, DEFAULT_RESCUE, view, member, own, ready, replaced=True)
     if own is None:
         born = view.born[member]
         assert born is not None
         return Choice(_within(view, member, born.hypers, None), None, None, ready=False, replaced=False, notes=None)
     if not ready:
         return Choice(_within(view, member, own.hypers, own), own.ref, None, ready=False, replaced=False, notes=None)
-    return _choice(view, member, strategy(view, member, _rng(view, member)), own, ready=True, replaced=False)
+    return _asked(strategy, _go_on, view, member, own, ready=True, replaced=False)
+
+
+def _asked(
+    strategy: Strategy, otherwise: Strategy, view: View, member: int, own: Record | None, ready: bool, replaced: bool
+) -> Choice:
+    """What the strategy says. One that fails ends no run: the member does as if there were none, and its notes say so.
+
+    A SettingsError is no accident, and raised: it would come again for every member.
+    """
+    try:
+        decision = strategy(view, member, _rng(view, member))
+    except SettingsError:
+        raise
+    except Exception as error:
+        at = f"member {member}, interval {int(view.done[member]) + 1} (after event {int(view.head[member])} of the member)"
+        name = getattr(strategy, "__qualname__", None) or f"{strategy!r:.200}"
+        failed = f"{name} failed for {at}: {type(error).__name__}: {error}"[:500]
+        choice = _choice(view, member, otherwise(view, member, _rng(view, member)), own, ready, replaced)
+        return replace(choice, notes={FAILED: failed})
+    return _choice(view, member, decision, own, ready, replaced)
+
+
+def _go_on(view: View, member: int, rng: Any) -> Decision:
+    own = view.restorable(member)
+    assert own is not None
+    return Decision(KEEP, own.hypers)
 
 
 def is_ready(view: View, member: int) -> bool:
@@ -110,10 +140,17 @@ def _rng(view: View, member: int) -> Any:
     )
 
 
-def _choice(view: View, member: int, decision: Decision, own: Record | None, ready: bool, replaced: bool) -> Choice:
+def _choice(view: View, member: int, decision: Any, own: Record | None, ready: bool, replaced: bool) -> Choice:
+    if not isinstance(decision, Decision):
+        raise SettingsError(f"a strategy gave {decision!r:.200}; expected a Decision")
+    if not isinstance(decision.weights, Weights | Record | Mix):
+        raise SettingsError(
+            f"a strategy decided on weights {decision.weights!r}; expected KEEP, FRESH, a report or a Mix of one"
+        )
+    mix = decision.weights if isinstance(decision.weights, Mix) else None
     weights = own if decision.weights is KEEP else None if decision.weights is FRESH else decision.weights
-    if not isinstance(decision.weights, Weights | Record):
-        raise SettingsError(f"a strategy decided on weights {weights!r}; expected KEEP, FRESH or a report")
+    if isinstance(weights, Mix):
+        weights = weights.record
     assert not isinstance(weights, Weights)
     if weights is not None and weights is not own and (weights.void or not weights.available):
         raise SettingsError(
@@ -128,6 +165,7 @@ def _choice(view: View, member: int, decision: Decision, own: Record | None, rea
         ready=ready,
         replaced=replaced,
         notes=decision.notes,
+        mix=(float(mix.old), float(mix.fresh)) if mix is not None else None,
     )
 
 

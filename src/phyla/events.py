@@ -110,6 +110,7 @@ class Claimed(_Event, frozen=True, kw_only=True, tag="claimed"):
     saw: int  # the journal's position that the decision was made from
     hypers: dict[str, Any]  # trained with
     source: Ref | None = None  # the report whose weights are trained on; None: a fresh state
+    mix: tuple[float, float] | None = None  # trained on are so much of its weights plus so much of fresh ones
     donor: Ref | None = None  # the report that was copied, in weights, hyperparameters or both
     ready: bool = False  # the member was ready when this was decided, so its `ready` clock starts again
     replaced: bool = False  # its own state was given up: diverged, or out of retries

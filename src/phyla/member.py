@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping
+from math import isfinite
 from types import TracebackType
 from typing import Any, Protocol
 
 from phyla import randomness
 from phyla import score as _score
 from phyla import state as _state
-from phyla.errors import CheckpointError, JournalError, LoopError, StateError
+from phyla.errors import CheckpointError, JournalError, LoopError, ScoreError, StateError
 from phyla.newborn import Newborn
 from phyla.randomness import Purpose
 from phyla.states import Live, States
@@ -28,6 +29,8 @@ class Home(Protocol):
 
     @property
     def view(self) -> View: ...
+    @property
+    def needs_samples(self) -> bool: ...
     def use_threads(self) -> None: ...
     def complain(self, key: str, message: str, *, error: bool = True) -> None: ...
     def publish(self, claim: Claim, live: Live, outcome: Outcome) -> None: ...
@@ -130,6 +133,12 @@ class Member(Newborn):
             raise LoopError(f"member {self.id} {self._ending()}: report once for each turn")
         population, settings = self._population, self._population.view.settings
         parsed = _score.parse(score, settings.metric, metrics)
+        if population.needs_samples and parsed.samples is None and parsed.value is not None and isfinite(parsed.value):
+            raise ScoreError(
+                f"report was given the number {parsed.value:g}, but the run's strategy compares samples: expected this "
+                "interval's as a sequence, such as the returns of its episodes; or choose an exploit that compares scores, "
+                "such as phyla.Truncation(0.2)"
+            )
         trained = _score.check_steps(steps)
         live = self._settle(state)
         value = parsed.value

@@ -22,6 +22,7 @@ from phyla import departures, host, launched, preempt, runs, snapshot
 from phyla.arguments import IN_MEMORY, Arguments
 from phyla.background import Background
 from phyla.begin import begin
+from phyla.decide import FAILED
 from phyla.errors import LoopError, PhylaError, PhylaWarning, SettingsError, StateError
 from phyla.glance import plural, trained
 from phyla.hours import Hours
@@ -36,7 +37,7 @@ from phyla.runs import Heir, Run
 from phyla.snapshot import Snapshots
 from phyla.space import Hyperparameter
 from phyla.states import Live, States
-from phyla.strategies.contract import Exploit, Explore, Strategy
+from phyla.strategies.contract import Exploit, Explore, Strategy, needs_samples
 from phyla.strategies.perturb import Perturb
 from phyla.strategies.truncation import Truncation
 from phyla.view import View
@@ -190,6 +191,9 @@ class Population:
             if claim is None:
                 self._end()
                 return None
+            for event in claim.events:
+                if event.notes and FAILED in event.notes:
+                    log.warning("%s. It goes on without an exploit", event.notes[FAILED])
             self._current = Member(self, claim)
             self._hours.begin()
             self._limit(claim)
@@ -422,6 +426,11 @@ class Population:
         if key not in self._complaints:
             self._complaints.add(key)
             warnings.warn(message, PhylaWarning, stacklevel=4)  # the script, beyond report
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether the strategy compares samples, so that `report` must be given some."""
+        return needs_samples(self._arguments.strategy)
 
     def use_threads(self) -> None:
         """Limits the threads of numeric libraries to what the run has recorded."""

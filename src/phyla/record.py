@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 
 import msgspec
 
@@ -31,6 +32,7 @@ class Record(msgspec.Struct, eq=False, gc=False):  # gc=False: a parent is alway
     parent: Record | None  # the record of `source`
     ready: bool  # it was ready when its claim was decided
     replaced: bool  # its own state had been given up then: diverged, or out of retries
+    mixed: bool  # only a part of its source's weights was trained on: the rest was fresh
     samples: list[float] | None
     metrics: dict[str, object] | None
     notes: dict[str, object] | None
@@ -42,6 +44,7 @@ class Record(msgspec.Struct, eq=False, gc=False):  # gc=False: a parent is alway
     void: bool = False  # its checkpoint was found to be no good
     available: bool = True  # its checkpoint is kept for decisions; once False, for ever
     freed: bool = False  # its checkpoint may have been deleted
+    peak: Ref | None = None  # the best finite report of its true ancestry, itself included; the earliest of equals
 
     @property
     def ref(self) -> Ref:
@@ -51,6 +54,16 @@ class Record(msgspec.Struct, eq=False, gc=False):  # gc=False: a parent is alway
     def finite(self) -> bool:
         """Whether it has a score that can make it a donor."""
         return self.score is not None and math.isfinite(self.score)
+
+    def recent(self, k: int) -> list[float]:
+        """Its newest k samples, oldest first: of the intervals since its weights were last copied."""
+        found: list[float] = []
+        record: Record | None = self
+        while record is not None and len(found) < k:
+            found = [*(record.samples or ()), *found]
+            own = record.parent is not None and record.parent.id == record.id and not record.mixed
+            record = record.parent if own else None
+        return found[-k:] if k > 0 else []
 
     def ancestry(self) -> list[Record]:
         """The reports whose weights led to this one, oldest first, itself last: through donors, not along the member."""
@@ -69,6 +82,15 @@ class Record(msgspec.Struct, eq=False, gc=False):  # gc=False: a parent is alway
             + "".join(f"  {'' if n else 'schedule':16} {line}\n" for n, line in enumerate(schedule_lines(self)))
             + f"  checkpoint       {self.checkpoint.file}"
         )
+
+
+def find_peak(record: Record, records: Mapping[Ref, Record], sign: float) -> Ref | None:
+    """What `peak` is to be: sign is 1 where higher scores are better, else -1."""
+    before = record.parent.peak if record.parent is not None else None
+    if not record.finite or record.score is None:
+        return before
+    best = records[before].score if before is not None else None
+    return record.ref if best is None or sign * record.score > sign * best else before
 
 
 def show_copy(member: int, interval: int, donor: Record, before: Record | None, hypers: Hypers) -> str:

@@ -33,7 +33,7 @@ import xxhash
 from phyla.checkpoints import file_name
 from phyla.events import Born, Checkpoint, Claimed, Created, Ref
 from phyla.journal import Journal
-from phyla.record import Record
+from phyla.record import Record, find_peak
 from phyla.space import describe, space_from
 from phyla.view import Retain, View, fold
 
@@ -371,16 +371,18 @@ def _unpacked_view(body: _Body, retain: Retain | None) -> View:
             view.history[record.id].append(record)
     assert view.created is not None
     view.settings = view.created.settings
+    for record in every:
+        record.peak = find_peak(record, view.records, view.sign)
     return view
 
 
 # Records, field by field ----------------------------------------------------------------------------------------------
 
 _FIELDS = (
-    *("id", "seq", "interval", "span", "score", "hypers", "steps", "total_steps", "ready", "replaced"),
+    *("id", "seq", "interval", "span", "score", "hypers", "steps", "total_steps", "ready", "replaced", "mixed"),
     *("samples", "metrics", "notes", "worker", "uid", "position", "time", "seconds"),
 )
-"""The fields of a Record that are columns as they are. The others: _FLAGS, checkpoint, source, donor, parent."""
+"""The fields of a Record that are columns as they are. The others: _FLAGS, checkpoint, source, donor, parent, peak."""
 
 
 def _packed_chunk(records: dict[Ref, Record], new: list[Record], positions: np.ndarray) -> _Chunk:
@@ -418,7 +420,7 @@ def _unpacked_chunks(chunks: list[_Chunk]) -> tuple[list[Record], list[Ref]]:
         for name in ("source", "donor"):
             columns[name] = [refs[place] if place >= 0 else None for place in columns[name]]
         columns["parent"] = itertools.repeat(None)
-        fields = [field for field in Record.__struct_fields__ if field not in _FLAGS]
+        fields = [field for field in Record.__struct_fields__ if field not in (*_FLAGS, "peak")]
         new = list(map(Record, *(columns[field] for field in fields)))
         every += new
         for record, place in zip(new, sources, strict=True):

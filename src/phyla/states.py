@@ -68,7 +68,8 @@ class States:
     def holds(self, claim: Claimed) -> bool:
         """Whether this claim goes on from a state that is here, with the hyperparameters that it was made for."""
         source, live = self._resident.get(claim.member, (None, None))
-        return live is not None and source == claim.source and live.made.hypers == claim.hypers
+        same = live is not None and source == claim.source and live.made.hypers == claim.hypers
+        return same and claim.mix is None
 
     def rank(self, member: int) -> int:
         """Members whose state or Locals are here come first among equals."""
@@ -142,6 +143,8 @@ class States:
         state = _state.unwrap(raw, self._locals.setdefault(claim.member, {}))
         if tree is None:
             return Live(state, made)
+        if claim.mix is not None:
+            return Live(_state.mix(state, tree, *claim.mix), made)
         state, changes = _state.load(state, tree, made)
         return Live(state, made, changes)
 
@@ -155,8 +158,8 @@ class States:
         apply: Callable[[Any, Any], object] | None,
     ) -> Live:
         """What `init` alone sets is not set again here, so only that counts as new which it had made otherwise."""
-        if tree is None:
-            tree = self._make(turn.newborn(), claim, None, init).save()
+        if tree is None or claim.mix is not None:
+            tree = self._make(turn.newborn(), claim, tree, init).save()
         state = _state.unwrap(reused.state, self._locals.setdefault(claim.member, {}), self._reused_made)
         made = _state.made_for(state, self._reused_made, tree, claim.hypers, apply, turn)
         state, changes = _state.load(state, tree, made)

@@ -7,6 +7,7 @@ and says which files nobody needs from there on. Every worker that has read as f
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeAlias
@@ -33,7 +34,7 @@ from phyla.events import (
     Stopped,
     as_float,
 )
-from phyla.record import Record
+from phyla.record import Record, find_peak
 from phyla.settings import Settings
 from phyla.space import Space, space_from
 
@@ -188,6 +189,17 @@ class View:
                 found.append(oldest)
         return found
 
+    def known(self, member: int) -> list[list[Record]]:
+        """By id, each member's reports that this one may look at when it decides, oldest first; void ones are left out.
+
+        Those are the reports of no more intervals than it has done itself (all, with `compare="latest"`), so that what it
+        decides does not depend on how far the others happen to be. Most of their checkpoints are gone: see `available`.
+        """
+        if self.settings.compare == "latest":
+            return [list(history) for history in self.history]
+        done = int(self.done[member])
+        return [history[: bisect_right(history, done, key=lambda record: record.interval)] for history in self.history]
+
     def value(self, record: Record) -> float:
         """The score as it ranks: higher is better under both modes, and what is not finite is worst."""
         score = record.score
@@ -319,6 +331,7 @@ class View:
             parent=self.records.get(claim.source) if claim.source is not None else None,
             ready=claim.ready,
             replaced=claim.replaced,
+            mixed=claim.mix is not None,
             samples=event.samples,
             metrics=event.metrics,
             notes=claim.notes,
@@ -328,6 +341,7 @@ class View:
             time=event.time,
             seconds=event.seconds,
         )
+        record.peak = find_peak(record, self.records, self.sign)
         self.records[event.ref] = record
         self.history[m].append(record)
         self._files[event.checkpoint.file] = self._files.get(event.checkpoint.file, 0) + 1
@@ -383,7 +397,7 @@ class View:
 
     def _window(self, samples: list[float], before: Record | None, record: Record) -> list[float]:
         """The newest samples after this report. They are of these weights only: a copy clears them."""
-        kept = samples if before is not None and record.source == before.ref else []
+        kept = samples if before is not None and record.source == before.ref and not record.mixed else []
         return (kept + record.samples)[-self.settings.window :] if record.samples else kept
 
     def _end_claim(self, member: int) -> Claimed:

@@ -11,6 +11,7 @@ state.fell_back(live, changes, made)                 # new hyperparameters that 
 
 from phyla.state.inspect import identities, seed_globals, unsaved
 from phyla.state.load import load
+from phyla.state.mix import mix
 from phyla.state.options import Changed, Made, carry, fell_back, made
 from phyla.state.parts import Local, Part
 from phyla.state.reuse import made_for
@@ -28,6 +29,7 @@ __all__ = [
     "load",
     "made",
     "made_for",
+    "mix",
     "save",
     "saved_state",
     "seed_globals",

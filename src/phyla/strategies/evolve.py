@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from phyla.record import Record
-from phyla.space import draw
+from phyla.settings import Settings
+from phyla.space import Space, draw
+from phyla.strategies import contract
 from phyla.strategies.contract import FRESH, KEEP, Decision, Exploit, Explore
 from phyla.strategies.truncation import group_size
 from phyla.view import View
@@ -37,6 +39,22 @@ class Evolve:
         if donor is None:
             return Decision(KEEP, own.hypers)
         return self._copy(donor, own, view, member, rng)
+
+    @property
+    def retain(self) -> Any:
+        """That of `exploit`, if it has one."""
+        return getattr(self.exploit, "retain", None)
+
+    @property
+    def needs_samples(self) -> bool:
+        return contract.needs_samples(self.exploit)
+
+    def check(self, space: Space, settings: Settings) -> None:
+        for part in (self.exploit, self.explore):
+            contract.check(part, space, settings)
+
+    def advise(self, space: Space, settings: Settings) -> list[str]:
+        return [said for part in (self.exploit, self.explore) for said in contract.advise(part, space, settings)]
 
     def rescue(self, view: View, member: int, rng: np.random.Generator) -> Decision:
         """For a member whose own state is lost: copies one of the best, or is born again where nobody can be copied."""

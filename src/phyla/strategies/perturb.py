@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from phyla.errors import SettingsError
+from phyla.settings import Settings
 from phyla.space import Hyperparameter, Hypers, Space, Value
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Gaussian:
     def __repr__(self) -> str:
         return f"Gaussian({self.sigma!r}{_shown(self.resample)})"
 
-    def check(self, space: Space) -> None:
+    def check(self, space: Space, settings: Settings | None = None) -> None:
         """Raises SettingsError if sigma names a hyperparameter that this space does not have."""
         if isinstance(self.sigma, Mapping) and (unknown := sorted(self.sigma.keys() - space.keys())):
             raise SettingsError(f"Gaussian: sigma names {unknown[0]!r}; the space has {', '.join(map(repr, space))}")

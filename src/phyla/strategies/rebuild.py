@@ -8,33 +8,41 @@ from typing import Any
 from phyla.errors import SettingsError
 from phyla.strategies.contract import Strategy
 from phyla.strategies.describe import describe
-from phyla.strategies.evolve import Evolve
-from phyla.strategies.perturb import Gaussian, Perturb
-from phyla.strategies.truncation import Truncation
+from phyla.strategies.perturb import Perturb
+from phyla.strategies.table import EXPLOITS, EXPLORES, STRATEGIES
 
 
 def rebuild(described: object) -> Strategy | None:
     """The strategy that a run was created with; None if it, or a part of it, is not phyla's own."""
     found = rebuild_part(described)
-    return found if isinstance(found, Evolve) else None
+    known: Strategy | None = found if type(found) in map(type, STRATEGIES) else None
+    return known
 
 
 def rebuild_part(described: object) -> Any:
     """The same for what strategies are made of: exploit and explore too."""
-    if not isinstance(described, Mapping) or not isinstance(kind := described.get("type"), str) or kind not in _KINDS:
-        return None
     try:
-        found = _KINDS[kind](**{name: value for name, value in described.items() if name != "type"})
+        found = _revived(described)
         # What is written otherwise than it would be today was not written by these classes.
-        return found if describe(found) == described else None
-    except (SettingsError, TypeError):
+        return found if isinstance(described, Mapping) and describe(found) == described else None
+    except (_Foreign, SettingsError, TypeError):
         return None
 
 
-def _evolve(exploit: object, explore: object, inherit: Any) -> Evolve | None:
-    found = Evolve(rebuild_part(exploit), rebuild_part(explore), inherit)
-    foreign = (found.exploit is None) != (exploit is None) or (found.explore is None) != (explore is None)
-    return None if foreign else found
+class _Foreign(Exception):
+    """A part is the user's own."""
+
+
+def _revived(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_revived, value))
+    if not isinstance(value, Mapping):
+        return value
+    if "type" not in value:
+        return {key: _revived(item) for key, item in value.items()}
+    if not isinstance(kind := value["type"], str) or kind not in _KINDS:
+        raise _Foreign(kind)
+    return _KINDS[kind](**{name: _revived(item) for name, item in value.items() if name != "type"})
 
 
 def _perturb(factors: Any, resample: Any) -> Perturb:
@@ -42,8 +50,6 @@ def _perturb(factors: Any, resample: Any) -> Perturb:
 
 
 _KINDS: Mapping[str, Callable[..., Any]] = {
-    "phyla.Evolve": _evolve,
-    "phyla.Truncation": Truncation,
+    **{f"phyla.{type(one).__name__}": type(one) for one in (*EXPLOITS, *EXPLORES, *STRATEGIES)},
     "phyla.Perturb": _perturb,
-    "phyla.Gaussian": Gaussian,
 }
