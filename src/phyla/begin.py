@@ -22,12 +22,13 @@ from phyla.version import __version__
 from phyla.worker import Worker
 
 
-def begin(worker: Worker, name: str, arguments: Arguments) -> None:
-    """Reads the run's journal, or begins it; any number of workers may do this at once, and one creates the run.
+def begin(worker: Worker, name: str, arguments: Arguments) -> bool:
+    """Reads the run's journal, or begins it; any number of workers may do this at once, and one creates the run: True.
 
     Raises RunDiffers if the run was created with other settings.
     """
     worker.read()
+    created_here = False
     if worker.view.created is None:
         settings = msgspec.structs.replace(
             arguments.settings,
@@ -38,8 +39,10 @@ def begin(worker: Worker, name: str, arguments: Arguments) -> None:
         births = [_birth(arguments, settings, member) for member in range(settings.size)]
         with contextlib.suppress(Conflict):  # somebody was first
             worker.journal.append(created, *births)
+            created_here = True
         worker.read()
     _compare(worker, name, arguments)
+    return created_here
 
 
 def _birth(arguments: Arguments, settings: Settings, member: int) -> Born:

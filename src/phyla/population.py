@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from phyla import departures, host, launched, preempt, runs, snapshot
+from phyla import departures, guidance, host, launched, preempt, runs, snapshot
 from phyla.arguments import IN_MEMORY, Arguments
 from phyla.background import Background
 from phyla.begin import begin
@@ -489,7 +489,10 @@ class Population:
         )
         if self._place.journal != "memory":
             launched.announce(Joined(self._place.path.absolute(), self._place.journal, worker.id))
-        begin(worker, self.name, arguments)
+        created = begin(worker, self.name, arguments)
+        if created and arguments.progress is not False and launched.folder() is None:  # else the launcher says it
+            for said in guidance.at_start(worker.view.settings, worker.view.space, arguments.strategy):
+                print(f"{self.name}: note: {said}", file=sys.stderr, flush=True)
         self._found_finished = worker.view.finished
         self._hours.start()
         self._room = Room(None if self._place.journal == "memory" else self._place.checkpoints)

@@ -14,6 +14,7 @@ from phyla.cli.text import inert, on_terminal, plural, print_json, show, words
 from phyla.doctor import Problem, Surroundings, abandoned, examine, kept, orphans
 from phyla.errors import JournalError
 from phyla.events import Checkpoint, Recorded
+from phyla.guidance import at_start, on_diversity
 from phyla.runs import Run
 from phyla.strategies.contract import Strategy
 from phyla.strategies.rebuild import rebuild
@@ -69,12 +70,26 @@ def doctor(run: str, *, repair: bool = False, dry_run: bool = False, json: bool)
     events = [Recorded(position, event) for position, event in enumerate(opened.events(), 1)]
     checks, total = diagnose(opened, events)
     failed = any(check.problems for check in checks)
+    advice = _advice(events)
     if json:
         found = {"path": str(opened.path), "events": len(events), "ok": not failed, "repaired": mended}
-        print_json({**found, "checks": [_as_json(check) for check in checks]})
+        print_json({**found, "checks": [_as_json(check) for check in checks], "advice": advice})
     else:
         _show(opened, len(events), total, checks)
+        for said in advice:
+            print(f"  note: {inert(said)}")
     return 1 if failed else 0
+
+
+def _advice(events: Sequence[Recorded]) -> list[str]:
+    """What is no fault, and seldom works well."""
+    try:
+        view = fold(events)
+    except JournalError:
+        return []
+    if view.created is None:
+        return []
+    return [*at_start(view.settings, view.space, rebuild(view.settings.strategy)), *on_diversity(view)]
 
 
 def diagnose(run: Run, events: Sequence[Recorded]) -> tuple[list[Check], int]:

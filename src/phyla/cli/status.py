@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from phyla.cli.text import (
     words,
 )
 from phyla.glance import host_of, name_of, one_host, show_pace
+from phyla.guidance import diversity, show_diversity
 from phyla.progress import duration
 from phyla.record import Record, show_hypers, show_score, show_value
 from phyla.settings import Settings
@@ -114,6 +116,8 @@ def _facts(found: Standing, files: tuple[int, int], now: float) -> list[tuple[st
     copies, newest = len(found.lineage.copies), len(found.lineage.roots())
     alive = f"; the weights descend from {len(found.roots)} of {found.founders} first members" if newest else ""
     lines.append(("exploits", f"{copies:,}{alive}"))
+    if (found_now := diversity(view)) is not None:
+        lines.append(("diversity", show_diversity(found_now)))
     if found.failed:
         lines.append(("failed", ", ".join(f"{count:,} {kind}" for kind, count in found.failed.items())))
     lines.append(("checkpoints", f"{plural(files[0], 'file')}, {size(files[1])}"))
@@ -240,6 +244,7 @@ def _as_json(found: Standing, path: Path, files: tuple[int, int]) -> dict[str, A
         "exploits": len(found.lineage.copies),
         "failed": found.failed,
         "roots": sorted(found.roots),
+        "diversity": asdict(spread) if (spread := diversity(view)) is not None else None,
         "checkpoints": {"files": files[0], "bytes": files[1]},
         "members": [_member_as_json(row) for row in found.rows],
     }

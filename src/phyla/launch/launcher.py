@@ -136,7 +136,11 @@ class Launcher:
                     if one.run not in self.watched:
                         self.watched[one.run] = Watched(one)
             for watched in self.watched.values():
+                begun = watched.begun
                 watched.read()
+                if watched.begun and not begun and not watched.finished:
+                    for said in watched.advice:
+                        self.say(f"{watched.run.name}: note: {said}")
         except PhylaError as error:  # such as a disk that is away for a while: its workers have the same trouble
             if str(error) != self._trouble:
                 self._trouble = str(error)

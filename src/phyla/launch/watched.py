@@ -6,12 +6,13 @@ import contextlib
 import time
 from collections.abc import Collection
 
-from phyla import host, runs
+from phyla import guidance, host, runs
 from phyla.errors import Conflict
 from phyla.events import Claimed, Failed, FailedKind, Reported, failed
 from phyla.glance import budget, plural, trained
 from phyla.launched import Joined
 from phyla.runs import Place, Run
+from phyla.strategies.rebuild import rebuild
 from phyla.view import CONSUMES_RETRIES, View, fold
 
 
@@ -51,6 +52,11 @@ class Watched:
                         self.raised.add(claim.worker)
             fold([recorded], self.view)
         return self.view
+
+    @property
+    def advice(self) -> list[str]:
+        """What the run as it was created is advised against."""
+        return guidance.at_start(self.view.settings, self.view.space, rebuild(self.view.settings.strategy))
 
     @property
     def begun(self) -> bool:

@@ -13,6 +13,8 @@ import numpy as np
 
 from phyla.errors import SettingsError
 from phyla.record import Record
+from phyla.settings import Settings
+from phyla.space import Space
 from phyla.view import View
 
 
@@ -41,6 +43,15 @@ class Truncation:
             raise SettingsError(
                 f"Truncation({self.fraction!r}): expected a fraction from 0 to 0.5, the share of the population that copies"
             )
+
+    def advise(self, space: Space, settings: Settings) -> list[str]:
+        if settings.size < 4 or group_size(self.fraction, settings.size) != 1:
+            return []
+        two = math.ceil(100 * 1.01 / settings.size) / 100
+        return [
+            f"{self!r} of {settings.size} members makes groups of one: whoever is replaced copies the same member. "
+            f"Truncation({two}) or a larger population gives more donors"
+        ]
 
     def __call__(self, view: View, member: int, rng: np.random.Generator) -> Record | None:
         ranked = view.ranked(member)
