@@ -34,6 +34,7 @@ from phyla.strategies.initiator import Initiator
 from phyla.strategies.ipbt import IPBT
 from phyla.strategies.mfpbt import MFPBT
 from phyla.strategies.mopbt import MOPBT
+from phyla.strategies.pb2 import PB2, PB2Mix
 from phyla.strategies.perturb import Gaussian, Perturb
 from phyla.strategies.protect import Protect
 from phyla.strategies.resample import Resample
@@ -51,6 +52,7 @@ __all__ = [
     "KEEP",
     "MFPBT",
     "MOPBT",
+    "PB2",
     "Backtrack",
     "Bands",
     "ByName",
@@ -71,6 +73,7 @@ __all__ = [
     "LoopError",
     "Member",
     "Mix",
+    "PB2Mix",
     "Part",
     "Perturb",
     "PhylaError",
