@@ -23,6 +23,7 @@ ARMS = {
     **{f"PBT, every {interval}": {"interval": interval} for interval in INTERVALS},
     "MF-PBT": {"strategy": phyla.MFPBT()},
     "FIRE": {"strategy": phyla.FIRE()},
+    "IPBT": {"strategy": phyla.IPBT()},
 }
 
 
