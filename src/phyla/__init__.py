@@ -1,5 +1,6 @@
 """phyla: Population Based Training for any plain training loop. The journal is the population."""
 
+from phyla.cohort import Cohort
 from phyla.errors import (
     CheckpointError,
     ClaimLost,
@@ -33,6 +34,7 @@ __all__ = [
     "CheckpointError",
     "Choice",
     "ClaimLost",
+    "Cohort",
     "Conflict",
     "Decision",
     "Evolve",

@@ -19,10 +19,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 from zlib import crc32
 
-import numpy as np
-
 from phyla import failpoints
-from phyla.checkpoints import Checkpoints, Tree, file_name, load_row, parse_file_name
+from phyla.checkpoints import Checkpoints, Rows, Tree, file_name, parse_file_name
 from phyla.decide import claimed
 from phyla.errors import CheckpointError, Conflict, JournalError
 from phyla.events import (
@@ -107,7 +105,8 @@ class Worker:
     id: one per incarnation. gone(id): whether that worker is known to be dead, for a reason better than silence.
     held(claim): whether this process holds the very state that this claim goes on from. prefers(member): equals are
     claimed in this order. origins(origin): a state of another run. lease: seconds of silence after which another worker
-    counts as lost. cohort, span: members claimed together, and intervals a claim. snapshots: of the view, to begin
+    counts as lost. cohort, span: members claimed together, and intervals a claim. stacked: states are the rows of stacked
+    arrays, even where a cohort has come down to one member. snapshots: of the view, to begin
     with. over(): whether this worker is to claim no more.
     """
 
@@ -123,6 +122,7 @@ class Worker:
     lease: float = 30.0
     cohort: int = 1
     span: int = 1
+    stacked: bool = False
     script: str | None = None
     snapshots: Snapshots | None = None
     over: Callable[[], bool] = lambda: False
@@ -174,7 +174,7 @@ class Worker:
         saved = self.checkpoints.save(claim.file, tree)
         yield "publish.saved"
         synced, self._synced = self._synced, []
-        rows = len(claim.events) > 1
+        rows = self.stacked or len(claim.events) > 1
         events = [
             Reported(
                 member=event.member,
@@ -268,11 +268,12 @@ class Worker:
         free = self.view.claimable()
         if self.cohort == 1:
             return [min(free, key=self._order)] if free else ()
+        behind, done = self.view.unfinished(), self.view.done
         for first in sorted({m - m % self.cohort for m in free}, key=self._order):
-            group = np.flatnonzero(self.view.unfinished()[first : first + self.cohort]) + first
-            unfinished = [int(m) for m in group]
-            if not any(self.view.busy[m] for m in unfinished):
-                return unfinished
+            group = [m for m in range(first, min(first + self.cohort, len(done))) if behind[m]]
+            if not any(self.view.busy[m] for m in group):
+                low = min(done[m] for m in group)  # one that had to step back catches up by itself
+                return [m for m in group if done[m] == low]
         return ()
 
     def _order(self, member: int) -> tuple[float, int]:
@@ -294,6 +295,7 @@ class Worker:
         if any(open_ is None or open_.uid != event.uid for event in events for open_ in [view.open[event.member]]):
             return None
         ends, trees = {}, []
+        load = Rows(self.checkpoints)
         for event in events:
             if view.late[event.member]:
                 ends[event.uid] = self._failed(
@@ -305,7 +307,7 @@ class Worker:
                 trees.append(HELD)
             else:
                 try:
-                    trees.append(load_row(self.checkpoints, view.records[event.source].checkpoint))
+                    trees.append(load.row(view.records[event.source].checkpoint))
                 except CheckpointError as error:
                     ends[event.uid] = self._failed(event, "checkpoint", voids=event.source, error=str(error))
         yield "restore.loaded"
