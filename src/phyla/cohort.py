@@ -109,8 +109,8 @@ class Cohort(Turn):
         called for what is not on the device yet. What a hyperparameter sets is no part of the state: read it from
         `cohort.hypers`. Raises StateError if the states do not fit together.
         """
-        if self._state is None:
-            self._state = gather(*self.rows(init, batched=batched))
+        state, rows = self.rows(init, batched=batched)
+        self._state = state if self._state is not None else gather(state, rows)
         return self._state
 
     def rows(self, init: Callable[[Any], Any], *, batched: bool = False) -> tuple[Any, np.ndarray[Any, Any]]:
@@ -139,6 +139,8 @@ class Cohort(Turn):
         """
         if self.ended:
             raise LoopError(f"{self.who} {self._ending()}: report once for each turn")
+        if self.settled:
+            raise LoopError(f"{self.who} has reported interval {self.interval} already: report once for each turn")
         population, settings = self._population, self._population.view.settings
         trained = _score.check_steps(steps)
         each = self._split("a score", scores)
@@ -157,10 +159,15 @@ class Cohort(Turn):
 
     def next_interval(self) -> Cohort | None:
         """Amid a span, the same cohort for its next interval, once this one is reported."""
-        if len(self._outcomes[0]) <= self.interval - self._claim.events[0].interval or self.interval >= self._last:
+        if not self.settled or self.ended:
             return None
         self.interval += 1
         return self
+
+    @property
+    def settled(self) -> bool:
+        """Whether this interval was reported, be it amid a span, or given up."""
+        return self.ended or len(self._outcomes[0]) > self.interval - self._claim.events[0].interval
 
     @property
     def _last(self) -> int:

@@ -169,7 +169,7 @@ class Population:
         try:
             while (turn := claim()) is not None:
                 yield turn
-                if not turn.ended:
+                if not turn.settled:
                     self.unreported(turn)
         finally:
             if turn is not None and not turn.ended:

@@ -54,6 +54,11 @@ class Turn:
         self.ended = False
         self.failed: str | None = None
 
+    @property
+    def settled(self) -> bool:
+        """Whether the interval in hand has come to its end, well or not."""
+        return self.ended
+
     def _ending(self) -> str:
         if self.failed is None:
             return f"has reported interval {self.interval} already"
