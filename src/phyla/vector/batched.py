@@ -60,7 +60,7 @@ def _layer(name: str, module: nn.Module) -> Callable[[dict[str, Tensor], Tensor,
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if x.dim() != 3:
         flat = _linear(x.flatten(1, -2), weight, bias)
-        return flat.unflatten(1, x.shape[1:-1])
+        return flat.reshape(*x.shape[:-1], flat.shape[-1])
     if bias is None:
         return torch.bmm(x, weight.transpose(1, 2))
     return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))

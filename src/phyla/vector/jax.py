@@ -90,10 +90,12 @@ class Program:
                 raise SettingsError(f"a cohort of {size} members cannot be spread evenly over {len(chosen)} devices")
             chosen = chosen[:1]
         mesh = Mesh(np.array(chosen), ("members",))
-        self.sharding = NamedSharding(mesh, PartitionSpec("members"))
+        self.sharding = NamedSharding(mesh, PartitionSpec("members"))  # type: ignore[no-untyped-call]
 
     def _spread(self, tree: Any) -> Any:
-        return lax.with_sharding_constraint(tree, self.sharding) if self.sharding is not None else tree
+        if self.sharding is None:
+            return tree
+        return lax.with_sharding_constraint(tree, self.sharding)  # type: ignore[no-untyped-call]
 
     def __call__(self, turn: Cohort) -> tuple[Any, Any]:
         """Trains a cohort for an interval: its state, and scores [K] on the host."""

@@ -6,7 +6,7 @@ The rules are torch's own (torch.optim); Kingma & Ba 2014, arXiv 1412.6980; Losh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ Options = dict[str, float]
 class Update:
     """An optimizer. given: options that are no hyperparameters."""
 
-    defaults: Mapping[str, float | None]
+    defaults: ClassVar[Mapping[str, float | None]]
     """Every option, with what it is where nobody says; None: somebody must."""
 
     def __init__(self, given: Options):
@@ -48,12 +48,15 @@ class Update:
     ) -> Callable[[dict[str, Tensor], dict[str, Tensor], dict[str, Any]], None]:
         """(params, gradients, state) -> None, in place, with these hyperparameters [K]."""
         options = {
-            name: hypers[name].float()
-            if name in hypers
-            else torch.full((size,), self.given.get(name, default), device=device)
-            for name, default in self.defaults.items()
+            name: hypers[name].float() if name in hypers else torch.full((size,), self._fixed(name), device=device)
+            for name in self.defaults
         }
         return torch.no_grad()(lambda params, gradients, state: self.step(options, params, gradients, state))
+
+    def _fixed(self, name: str) -> float:
+        value = self.given.get(name, self.defaults[name])
+        assert value is not None  # check has seen to it
+        return value
 
     def step(
         self, o: dict[str, Tensor], params: dict[str, Tensor], gradients: dict[str, Tensor], state: dict[str, Any]
@@ -69,7 +72,7 @@ def _like(option: Tensor, parameter: Tensor) -> Tensor:
 class SGD(Update):
     """With momentum, and weight decay that is added to the gradient."""
 
-    defaults = {"lr": None, "momentum": 0.0, "weight_decay": 0.0}
+    defaults: ClassVar[Mapping[str, float | None]] = {"lr": None, "momentum": 0.0, "weight_decay": 0.0}
 
     def init(self, params: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"velocity": {name: torch.zeros_like(parameter) for name, parameter in params.items()}}
@@ -86,7 +89,13 @@ class SGD(Update):
 class Adam(Update):
     """With weight decay that is added to the gradient."""
 
-    defaults = {"lr": None, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
+    defaults: ClassVar[Mapping[str, float | None]] = {
+        "lr": None,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "eps": 1e-8,
+        "weight_decay": 0.0,
+    }
     decoupled = False
 
     def init(self, params: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -119,7 +128,7 @@ class Adam(Update):
 class AdamW(Adam):
     """With weight decay apart from the gradient."""
 
-    defaults = {**Adam.defaults, "weight_decay": 0.01}
+    defaults: ClassVar[Mapping[str, float | None]] = {**Adam.defaults, "weight_decay": 0.01}
     decoupled = True
 
 

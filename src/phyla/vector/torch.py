@@ -4,8 +4,8 @@
 
     train(population, make_model, cross_entropy, (x, y), validation=(x_val, y_val), score=accuracy)
 
-A hyperparameter that is called like an option of the optimizer (lr, weight_decay, momentum, beta1, beta2, eps) sets it, member by
-member; one that a `Dropout` names is its rate.
+A hyperparameter that is called like an option of the optimizer (lr, weight_decay, momentum, beta1, beta2, eps) sets it,
+member by member; one that a `Dropout` names is its rate.
 """
 
 from __future__ import annotations
