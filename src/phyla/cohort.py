@@ -195,10 +195,13 @@ class Cohort(Turn):
             stacks.find(e.source) if tree is HELD and e.source else None for e, tree in zip(events, trees, strict=True)
         ]
         own = next((found[0] for found in held if found is not None), None)
-        stacks.take(self.id)
+        mine = stacks.take(self.id)
         inside = [found[1] for found in held if found is not None and found[0] is own]
         if own is not None and len(inside) == len(held):
-            return own.state, np.array([inside[i] for i in self._rows], np.int32)
+            places = np.array([inside[i] for i in self._rows], np.int32)
+            if own is mine:
+                return own.state, places
+            return gather(own.state, places), np.arange(self.size, dtype=np.int32)  # it stays that cohort's
         made = self._made(init, batched)
         rows: dict[int, Any] = {}
         for row, i in enumerate(self._rows):

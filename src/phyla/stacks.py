@@ -55,9 +55,9 @@ class Stacks:
         """Holds a stack that was just published, in the place of the one before."""
         self._resident[cohort] = stack
 
-    def take(self, cohort: int) -> None:
-        """Its stack is handed out, and may be changed."""
-        self._resident.pop(cohort, None)
+    def take(self, cohort: int) -> Stack | None:
+        """Its stack, which is handed out, and may be changed and donated from here on."""
+        return self._resident.pop(cohort, None)
 
     def drop(self) -> None:
         self._resident.clear()
