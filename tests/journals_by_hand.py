@@ -1,19 +1,15 @@
-"""What a test needs beside a `Story`: single events, views as values, and journals in which everything happens."""
+"""What a test needs beside a `Story`: single events, and journals in which everything happens."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from phyla.events import RUN, Checkpoint, Claimed, Created, Ref, Reported
-from phyla.record import Record
+from phyla.events import RUN, Checkpoint, Claimed, Created, Reported
 from phyla.settings import Settings
 from phyla.space import describe
-from phyla.testing.story import SPACE, Story, hypers_of
-from phyla.view import View
+from phyla.testing.story import SPACE, Story, hypers_of, snapshot
 
 __all__ = ["SPACE", "Story", "claimed", "created", "hypers_of", "random_story", "reported", "snapshot"]
 
@@ -33,36 +29,6 @@ def created(**changes: Any) -> Created:
     """A Created event on its own, with these settings."""
     known: dict[str, Any] = {"seed": 0, "space": describe(SPACE), "size": 2, "intervals": 3, **changes}
     return Created(member=RUN, seq=1, run="r", version="0", settings=Settings(**known))
-
-
-def snapshot(view: View) -> dict[str, Any]:
-    """All that a view holds, as values that compare: two views are the same if these are equal."""
-
-    def plain(value: Any) -> Any:
-        match value:
-            case Record():
-                fields = {name: getattr(value, name) for name in value.__struct_fields__ if name != "parent"}
-                return {**{name: plain(field) for name, field in fields.items()}, "parent": place(value.parent)}
-            case np.ndarray():
-                return value.tolist()
-            case Mapping():
-                return {key: plain(item) for key, item in value.items()}
-            case set():
-                return sorted(value)
-            case list() | deque():
-                return [place(item) if isinstance(item, Record) else plain(item) for item in value]
-            case float() if value != value:
-                return "NaN"  # which does not equal itself
-        return value
-
-    def place(record: Record | None) -> Ref | None:
-        return record.ref if record is not None else None
-
-    return {
-        name: place(value) if isinstance(value, Record) else plain(value)
-        for name, value in vars(view).items()
-        if name not in ("_retain", "space")
-    }
 
 
 def random_story(rng: np.random.Generator, turns: int, size: int | None = None, **settings: Any) -> Story:

@@ -22,24 +22,51 @@ from phyla.record import Record
 from phyla.runs import Run, open
 from phyla.space import Choice, Float, Int
 from phyla.state import Local, Part
+from phyla.strategies.backtrack import Backtrack
+from phyla.strategies.bands import Bands
+from phyla.strategies.byname import ByName
 from phyla.strategies.contract import FRESH, KEEP, Decision, Mix
+from phyla.strategies.either import Either
 from phyla.strategies.evolve import Evolve
+from phyla.strategies.fire import FIRE
+from phyla.strategies.gap import Gap
+from phyla.strategies.gpbt import GPBT
+from phyla.strategies.initiator import Initiator
+from phyla.strategies.ipbt import IPBT
+from phyla.strategies.mfpbt import MFPBT
+from phyla.strategies.mopbt import MOPBT
 from phyla.strategies.perturb import Gaussian, Perturb
+from phyla.strategies.protect import Protect
+from phyla.strategies.resample import Resample
+from phyla.strategies.steps import Steps
+from phyla.strategies.tournament import Tournament
 from phyla.strategies.truncation import Truncation
+from phyla.strategies.ttest import TTest
 from phyla.version import __version__
 
 __all__ = [
+    "FIRE",
     "FRESH",
+    "GPBT",
+    "IPBT",
     "KEEP",
+    "MFPBT",
+    "MOPBT",
+    "Backtrack",
+    "Bands",
+    "ByName",
     "CheckpointError",
     "Choice",
     "ClaimLost",
     "Cohort",
     "Conflict",
     "Decision",
+    "Either",
     "Evolve",
     "Float",
+    "Gap",
     "Gaussian",
+    "Initiator",
     "Int",
     "JournalError",
     "Local",
@@ -51,13 +78,18 @@ __all__ = [
     "PhylaError",
     "PhylaWarning",
     "Population",
+    "Protect",
     "Record",
+    "Resample",
     "Run",
     "RunDiffers",
     "Schedule",
     "ScoreError",
     "SettingsError",
     "StateError",
+    "Steps",
+    "TTest",
+    "Tournament",
     "Truncation",
     "__version__",
     "open",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from phyla import randomness
@@ -11,7 +14,7 @@ from phyla.errors import SettingsError
 from phyla.events import Claimed, Ref
 from phyla.randomness import Purpose
 from phyla.record import Record
-from phyla.space import Hypers
+from phyla.space import Hyperparameter, Hypers, Value
 from phyla.strategies.contract import FRESH, KEEP, Decision, Mix, Strategy, Weights
 from phyla.strategies.evolve import Evolve
 from phyla.strategies.perturb import Perturb
@@ -40,6 +43,11 @@ class Choice:
     def of(cls, claim: Claimed) -> Choice:
         """The decision that a claim recorded."""
         return cls(claim.hypers, claim.source, claim.donor, claim.ready, claim.replaced, claim.notes, claim.mix)
+
+    def agrees(self, other: Choice) -> bool:
+        """Whether this is the same decision. That a strategy failed is one, in whatever words its error says it."""
+        failed = [choice.notes is not None and FAILED in choice.notes for choice in (self, other)]
+        return self == (replace(other, notes=self.notes) if all(failed) else other)
 
 
 def claimed(
@@ -100,16 +108,23 @@ def _asked(
     A SettingsError is no accident, and raised: it would come again for every member.
     """
     try:
-        decision = strategy(view, member, _rng(view, member))
+        return _choice(view, member, strategy(view, member, _rng(view, member)), own, ready, replaced)
     except SettingsError:
         raise
     except Exception as error:
-        at = f"member {member}, interval {int(view.done[member]) + 1} (after event {int(view.head[member])} of the member)"
-        name = getattr(strategy, "__qualname__", None) or f"{strategy!r:.200}"
-        failed = f"{name} failed for {at}: {type(error).__name__}: {error}"[:500]
         choice = _choice(view, member, otherwise(view, member, _rng(view, member)), own, ready, replaced)
-        return replace(choice, notes={FAILED: failed})
-    return _choice(view, member, decision, own, ready, replaced)
+        return replace(choice, notes={FAILED: _failure(strategy, view, member, error)})
+
+
+def _failure(strategy: Strategy, view: View, member: int, error: Exception) -> str:
+    """Which strategy failed, for whom, at which event, how, and where in its code."""
+    name = getattr(strategy, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(strategy))
+    at = f"member {member}, interval {int(view.done[member]) + 1} (after event {int(view.head[member])} of the member)"
+    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    ours = ("site-packages", str(Path(__file__).parent))
+    code, line = ([f for f in frames if not any(part in f[0].co_filename for part in ours)] or frames)[-1]
+    where = f"{Path(code.co_filename).name}, line {line}, in {code.co_name}"
+    return f"{name:.200} failed for {at}: {type(error).__name__}: {error!s:.300} ({where})"
 
 
 def _go_on(view: View, member: int, rng: Any) -> Decision:
@@ -170,11 +185,18 @@ def _choice(view: View, member: int, decision: Any, own: Record | None, ready: b
 
 
 def _within(view: View, member: int, hypers: Hypers, weights: Record | None) -> Hypers:
-    """Clipped into the space; structural ones as the weights have them."""
+    """Clipped into the space; structural ones as the weights have them. Raises ValueError for what is near to no value."""
     space = view.space_of(member)
     if hypers.keys() != space.keys():
         raise SettingsError(f"a strategy gave hyperparameters {sorted(hypers)}; the space has {sorted(space)}")
     return {
-        name: weights.hypers[name] if h.structural and weights is not None else h.clip(hypers[name])
+        name: weights.hypers[name] if h.structural and weights is not None else _clipped(name, h, hypers[name])
         for name, h in space.items()
     }
+
+
+def _clipped(name: str, hyperparameter: Hyperparameter, value: Value) -> Value:
+    try:
+        return hyperparameter.clip(value)
+    except SettingsError as error:  # such as NaN: that the strategy came to it is an accident
+        raise ValueError(f"{name}: {error}") from None

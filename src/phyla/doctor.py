@@ -200,7 +200,7 @@ def _decisions(events: Sequence[Recorded], strategy: Strategy) -> Iterator[Probl
         except PhylaError as error:
             yield Problem("I8", where, f"its decision cannot be recomputed: {error}", KEEP_A_COPY)
             continue
-        if choice != Choice.of(claim):
+        if not choice.agrees(Choice.of(claim)):
             what = f"recorded {Choice.of(claim)}, but the journal gives {choice}"
             yield Problem("I8", where, what, "Was it written by another version of phyla, or of the strategy?")
 

@@ -118,6 +118,11 @@ class Claimed(_Event, frozen=True, kw_only=True, tag="claimed"):
     cohort: tuple[int, ...] | None = None  # the members claimed together, whose states share one file
     script: str | None = None  # digest of the script, so that a change is seen
 
+    @property
+    def renews(self) -> bool:
+        """Whether a strategy has the member begin anew, at least in part: with other fresh weights than it had before."""
+        return self.ready and not self.replaced and (self.source is None or self.mix is not None)
+
 
 class Reported(_Event, frozen=True, kw_only=True, tag="reported"):
     """A claim ends well: the member has trained, has a score, and its checkpoint lies in the store."""

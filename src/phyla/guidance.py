@@ -58,7 +58,7 @@ def _about_intervals(settings: Settings, strategy: object) -> Iterator[str]:
             f"each member becomes ready {found} times in the whole run; fewer than {FEWEST} leave little time to adapt. "
             f"Shorter intervals{', or a smaller ready=' if settings.ready > 1 else ''} give more"
         )
-    elif found > MOST:
+    elif found > MOST and not getattr(strategy, "looks_ahead", False):
         yield (
             f"each member becomes ready {found} times in the whole run; more than {MOST} select what is better soon, not "
             f"what is better at last. ready={math.ceil(found * settings.ready / MOST)} or longer intervals look further ahead"

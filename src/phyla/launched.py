@@ -1,4 +1,7 @@
-"""What a worker owes the launcher that started it, if one did: `phyla run` names a private directory in $PHYLA_LAUNCH."""
+"""What a worker owes the launcher that started it, if one did: `phyla run` names a private directory in $PHYLA_LAUNCH.
+
+`phyla compare` says in $PHYLA_CELL what a process is to train, or in $PHYLA_DESCRIBE where to say what there is to compare.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from phyla.errors import SettingsError
 VARIABLE = "PHYLA_LAUNCH"
 NUMBER = "PHYLA_WORKER"
 """Names the variable that says which of the launch's workers a process is, from 1."""
+CELL, DESCRIBE = "PHYLA_CELL", "PHYLA_DESCRIBE"
 
 
 class Joined(NamedTuple):
@@ -24,6 +28,31 @@ class Joined(NamedTuple):
     run: Path  # the run's directory, absolute
     journal: str  # its kind
     worker: str  # the process's worker id there
+
+
+class Cell(NamedTuple):
+    """What a comparison has a script train: one arm of it, from one seed."""
+
+    population: str  # the name of the one that is compared
+    arm: str
+    seed: int
+    path: str  # the directory that holds its run, absolute
+
+    def variable(self) -> dict[str, str]:
+        """The environment by which a process is told so."""
+        return {CELL: json.dumps(self)}
+
+
+def cell() -> Cell | None:
+    """What `phyla compare` has started this process for; None if it did not."""
+    given = os.environ.get(CELL)
+    return Cell(*json.loads(given)) if given else None
+
+
+def description() -> Path | None:
+    """Where the first population of this process is to say what can be compared, instead of being trained."""
+    given = os.environ.get(DESCRIBE)
+    return Path(given) if given else None
 
 
 def folder() -> Path | None:

@@ -124,7 +124,7 @@ class Member(Newborn, Turn):
         value = parsed.value
         if parsed.samples:
             event, newest = self._event, population.view.newest(self.id)
-            own = newest is not None and event.source == newest.ref
+            own = newest is not None and event.source == newest.ref and event.mix is None
             before = population.view.samples[self.id] if own else []
             value = _score.windowed(before, parsed.samples, settings.window)
         self._check_effect(live)

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from phyla import departures, guidance, host, launched, preempt, runs, snapshot
 from phyla.arguments import IN_MEMORY, Arguments
+from phyla.arms import arguments_here
 from phyla.background import Background
 from phyla.begin import begin
 from phyla.cohort import Cohort, Group, check_group
@@ -76,7 +77,8 @@ class Population:
     or "memory". durability: "background" makes checkpoints survive a power loss within sync_every seconds, "strict" before
     they are published. lease: seconds of silence after which a worker counts as lost. strict: warnings about
     hyperparameters without effect are errors. fresh: sets an existing run of this name aside, and begins anew.
-    progress: a line about the run on a terminal (None), always (True), never (False).
+    progress: a line about the run on a terminal (None), always (True), never (False). arms: other ways to train this
+    population at equal cost, by name, for `phyla compare`: {"slow": {"ready": 5}}; each says how it differs.
 
     `phyla.settings` has the table of what identifies a run and what is local. Raises SettingsError for what cannot work.
     """
@@ -116,9 +118,10 @@ class Population:
         strict: bool = False,
         fresh: bool = False,
         progress: bool | None = None,
+        arms: Mapping[str, Mapping[str, Any]] | None = None,
     ):
         given = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        self._arguments = Arguments.check(**given)
+        self._arguments = arguments_here(given)
         self.name = name
         self.space = self._arguments.space
         self.states = States()
@@ -224,7 +227,11 @@ class Population:
                 return None
             for event in claim.events:
                 if event.notes and FAILED in event.notes:
-                    log.warning("%s. It goes on without an exploit", event.notes[FAILED])
+                    instead = "is replaced by the usual rule" if event.replaced else "goes on without an exploit"
+                    log.warning("%s. The member %s", event.notes[FAILED], instead)
+            if (error := worker.view.retain_error) is not None:
+                kept = "What it had named before is kept instead"
+                self.complain("retain", f"the strategy's retain(view) failed: {error}. {kept}", error=False)
             self._current = turn = make(self, claim)
             self._hours.begin()
             self._limit(claim)
@@ -402,13 +409,18 @@ class Population:
 
     @property
     def primary(self) -> bool:
-        """True in one worker of the run after its end: for what must be done once. Raises LoopError before the end."""
+        """True in one worker of the run after its end: for what must be done once. Raises LoopError before the end.
+
+        In a comparison it is true nowhere: what a script writes at its end is not to come from one of many arms and seeds.
+        """
         with self._turn:
             worker = self._join()
             worker.read()
             view = worker.view
             if not view.finished and not self._hours.over:
                 raise LoopError("population.primary is known after the loop's end: the run is not finished yet")
+            if launched.cell() is not None:
+                return False
             end = f"{view.run_head}" if view.finished else None  # after each change it ends anew
             return self._once.primary(end, again=self._found_finished)
 

@@ -91,6 +91,9 @@ def summary(run: Run, *, whole: bool = True) -> str:
         f"  trained at  {show_hypers(best.hypers)}",
         *(f"  {'' if place else 'schedule':10}  {line}" for place, line in enumerate(schedule_lines(best))),
     ]
+    if (front := run.front) is not None:
+        lines.append(f"  front       {front}")
+        lines += [f"  {'':10}  phyla best {where} shows it, and how to load it"] if where is not None else []
     if where is not None:
         lines += [
             f"  checkpoint  {where}/checkpoints/{best.checkpoint.file}",

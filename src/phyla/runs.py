@@ -29,6 +29,8 @@ from phyla.randomness import Purpose
 from phyla.record import Record
 from phyla.settings import Settings
 from phyla.space import Hypers
+from phyla.strategies import mopbt
+from phyla.strategies.mopbt import Front
 from phyla.view import View, fold
 
 _HOMES = {"sqlite": "journal.db", "directory": "journal"}
@@ -185,6 +187,14 @@ class Run:
         view = self.view
         scored = [record for record in self.members if record.finite]
         return max(scored, key=lambda record: (view.value(record), record.id), default=None)
+
+    @property
+    def front(self) -> Front | None:
+        """The front of a run with several objectives (`MOPBT`): the best reports ever, of which none is better in all.
+
+        None for other runs, and before the first report that has every objective.
+        """
+        return mopbt.front(self.view)
 
     @property
     def members(self) -> list[Record]:

@@ -17,6 +17,7 @@ value. *local*: the business of this one process, recorded nowhere.
 | start       | identity | keep       | identity | journal      | local |
 | target      | identity | retries    | identity | checkpoints  | local |
 | threads     | identity | max_lost   | identity | progress     | local |
+|             |          |            |          | arms         | local |
 |             |          |            |          | interval_timeout | local |
 """
 

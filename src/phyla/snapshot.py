@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -248,16 +249,27 @@ def _fold_of(retain: Retain | None) -> bytes | None:
     """What folds under this `retain`, as a digest; None if that cannot be said, and then there are no snapshots.
 
     `retain` is code of a strategy, and what was released under one is not what would be under another. So it counts by
-    the source of the strategy's class and by its repr, which for a dataclass has all its parameters. A function, or a
-    repr with an address in it, does not tell what it depends on.
+    the source of the strategy's class, with what that imports of its own package, and by its repr, which for a dataclass
+    has all its parameters. A function, or a repr with an address in it, does not tell what it depends on.
     """
     if retain is None or _FOLD is None:
         return _FOLD
     strategy = getattr(retain, "__self__", None)
-    source = _sources(dict.fromkeys(cls.__module__ for cls in type(strategy).__mro__))
+    classes = dict.fromkeys(cls.__module__ for cls in type(strategy).__mro__)
+    source = _sources([*classes, *sorted({used for name in classes for used in _used_by(name)})])
     if strategy is None or source is None or " at 0x" in repr(strategy):
         return None
     return xxhash.xxh3_128_digest(_FOLD + source + f"{type(strategy).__qualname__} {strategy!r}".encode())
+
+
+def _used_by(module: str) -> Iterator[str]:
+    """The modules of the same package that this one takes functions, classes or all from."""
+    for thing in list(vars(sys.modules[module]).values()):
+        kind = type(thing)  # not isinstance: there are objects that act on it
+        if issubclass(kind, ModuleType | FunctionType | type):
+            name = str(thing.__name__ if issubclass(kind, ModuleType) else thing.__module__)
+            if name.split(".")[0] == module.split(".")[0] and name in sys.modules:
+                yield name
 
 
 # A view, attribute by attribute ---------------------------------------------------------------------------------------
@@ -314,7 +326,7 @@ _ATTRIBUTES: dict[str, _Kind | None] = {
     **dict.fromkeys(("position", "run_head", "intervals", "stopped", "paused", "_resized", "size", "sign"), _PLAIN),
     **dict.fromkeys(("head", "done", "since", "until", "busy", "last_ready", "fails", "losses"), _ARRAY),
     **dict.fromkeys(("replacements", "forced"), _ARRAY),
-    **dict.fromkeys(("late", "samples", "_steps", "_files"), _PLAIN),
+    **dict.fromkeys(("late", "samples", "_steps", "_files", "retain_error"), _PLAIN),
     "troubled": _SET,
     "created": _CREATED,
     "born": _BORN,

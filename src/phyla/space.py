@@ -73,6 +73,10 @@ class Hyperparameter(Protocol):
         """The additive move: Gaussian, of standard deviation `sigma` > 0 as a fraction of the range, on the axis."""
         ...
 
+    def step(self, value: Value, steps: int, levels: int, rng: np.random.Generator) -> Value:
+        """The move by so many steps, up or down (negative), of which `levels` make the whole axis. 0 stays."""
+        ...
+
     def clip(self, value: Value) -> Value:
         """The nearest allowed value, in the right type. Raises SettingsError for a value that is near to none."""
         ...
@@ -163,9 +167,13 @@ class Float:
         """The value moved by N(0, sigma²) on the axis, clipped."""
         return self.decode(self.encode(value) + sigma * rng.standard_normal())
 
+    def step(self, value: Value, steps: int, levels: int, rng: np.random.Generator) -> float:
+        """The value moved by steps / levels on the axis, clipped."""
+        return self.decode(self.encode(value) + steps / levels) if steps else self.clip(value)
+
     def clip(self, value: Value) -> float:
         """The nearest value in [low, high]. Raises SettingsError for what is no number, and for NaN."""
-        return float(_clamp(_number(value, repr(self)), self.low, self.high))
+        return float(_clamp(_number(value, self), self.low, self.high))
 
     def contains(self, value: object) -> bool:
         """Whether value is a float in [low, high]."""
@@ -235,9 +243,14 @@ class Int:
         n, noise = self.clip(value), sigma * rng.standard_normal()
         return self._moved(n, _decode(self.encode(n) + noise, self.low, self.high, self.log), up=noise > 0)
 
+    def step(self, value: Value, steps: int, levels: int, rng: np.random.Generator) -> int:
+        """The value moved by steps / levels on the axis, rounded and clipped, and by one for each step at least."""
+        n, farther = self.clip(value), max if steps > 0 else min
+        return self.clip(farther(n + steps, self.decode(self.encode(n) + steps / levels))) if steps else n
+
     def clip(self, value: Value) -> int:
         """The nearest integer in [low, high]. Raises SettingsError for what is no number, and for NaN."""
-        return round(_clamp(_number(value, repr(self)), self.low, self.high))
+        return round(_clamp(_number(value, self), self.low, self.high))
 
     def contains(self, value: object) -> bool:
         """Whether value is an int (not a bool) in [low, high]."""
@@ -334,6 +347,13 @@ class Choice:
     def shift(self, value: Value, sigma: float, rng: np.random.Generator) -> Value:
         """Ordered: a neighbour, either one with the same probability. Otherwise redrawn among all values."""
         return self._moved(self._index(value), up=rng.random() < 0.5, rng=rng)
+
+    def step(self, value: Value, steps: int, levels: int, rng: np.random.Generator) -> Value:
+        """Ordered: the value so many places on, or the last that there is. Otherwise redrawn among all values."""
+        here = self._index(value)
+        if steps and not self.ordered:
+            return self.sample(rng)
+        return self.values[_clamp(here + steps, 0, len(self.values) - 1)]
 
     def clip(self, value: Value) -> Value:
         """The value itself. Raises SettingsError for one that is none of the values: nothing is near to it."""
@@ -471,11 +491,11 @@ def _typed(value: object) -> tuple[type, object]:
     return type(value), value
 
 
-def _number(value: Any, what: str) -> float:
-    """An int or a float, infinite too, but neither a bool nor NaN."""
+def _number(value: Any, what: object) -> float:
+    """An int or a float, infinite too, but neither a bool nor NaN. what: it is to be, in words, or as whose value."""
     value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        raise SettingsError(f"{what}: expected a number, got {value!r} ({type(value).__name__})")
+        raise SettingsError(f"{what!s}: expected a number, got {value!r} ({type(value).__name__})")
     return value
 
 

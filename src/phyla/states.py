@@ -144,7 +144,7 @@ class States:
         if tree is None:
             return Live(state, made)
         if claim.mix is not None:
-            return Live(_state.mix(state, tree, *claim.mix), made)
+            return Live(_state.mix(state, tree, *claim.mix, made), made)
         state, changes = _state.load(state, tree, made)
         return Live(state, made, changes)
 

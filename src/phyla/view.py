@@ -67,6 +67,7 @@ class View:
         self.best: Record | None = None  # the best report ever whose checkpoint is kept
         self.records: dict[Ref, Record] = {}  # every report, by its place
         self.troubled: set[int] = set()  # members whose body has failed by its own fault
+        self.retain_error: str | None = None  # what `retain` raised last
         self._retain = retain
         self._retained: frozenset[Ref] = frozenset()
         self._pins: dict[Ref, int] = {}
@@ -216,6 +217,11 @@ class View:
                 return record
         return None
 
+    @property
+    def retained(self) -> Collection[Ref]:
+        """What `retain` named last; while it is asked again, what it named for the report before."""
+        return self._retained
+
     def needed(self, ref: Ref) -> bool:
         """Whether the checkpoint of this report must still exist."""
         record = self.records.get(ref)
@@ -351,6 +357,7 @@ class View:
         self.done[m] = event.interval
         self.fails[m] = self.losses[m] = 0
         self.forced[m] = False
+        self.replacements[m] += claim.renews
         if record.score is not None and not record.finite:
             self.replacements[m] += 1
         kept = self._kept[m]
@@ -362,12 +369,20 @@ class View:
         for ref in event.synced or ():
             gone += self._sync(Ref(*ref))
         if self._retain is not None:
-            was, self._retained = self._retained, frozenset(self._retain(self))
+            was, self._retained = self._retained, self._named(self._retain)
             gone += [self.records[ref] for ref in was - self._retained]
         if not late:
             self._unpin(claim.source, freed)
         for old in gone:
             self._release(old, freed)
+
+    def _named(self, retain: Retain) -> frozenset[Ref]:
+        """What `retain` names. One that fails ends no run: what it has named before is kept."""
+        try:
+            return frozenset(ref for ref in retain(self) if ref in self.records)
+        except Exception as error:
+            self.retain_error = f"{type(error).__name__}: {error!s:.300}"
+            return self._retained
 
     def _failed(self, event: Failed, freed: list[str]) -> None:
         m, late = event.member, self.late[event.member]

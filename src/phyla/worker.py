@@ -315,13 +315,13 @@ class Worker:
             self._append(*(ends.get(event.uid) or self._failed(event, "given_back") for event in events))
             return None
         attempts = tuple(int(view.fails[event.member]) for event in events)
-        replacements = tuple(int(view.replacements[event.member]) for event in events)
+        replacements = tuple(int(view.replacements[event.member]) + event.renews for event in events)
         return Claim(events, tuple(trees), attempts, replacements, self.clock.monotonic())
 
     def _inherited(self, member: int) -> Tree | None:
         """What a member is born with: another run's state, or nothing."""
-        born = self.view.born[member]
-        if born is None or born.origin is None or self.view.replacements[member]:
+        born, begins = self.view.born[member], self.view.newest(member) is None and not self.view.replacements[member]
+        if born is None or born.origin is None or not begins:
             return None
         return self.origins(born.origin)
 

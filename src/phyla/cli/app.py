@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _STARTING = frozenset({"--path", "--journal", "--checkpoints", "--lease", "--deadline"})
 SCRIPTED: Mapping[str, frozenset[str]] = {
     "check": frozenset(),
+    "compare": frozenset({"--arms", "--seeds", "--workers", "--metric", "--mode", "--name", "--path", "--plot"}),
     "run": _STARTING | {"--workers", "--gpus-per-worker"},
     "worker": _STARTING,
 }
@@ -179,6 +180,75 @@ def worker(
     )
 
 
+@app.command(group=TRAIN)
+def compare(
+    script: Script = None,
+    /,
+    *args: Args,
+    module: Module = None,
+    arms: Annotated[
+        str | None,
+        Parameter(
+            help="Which, such as 'random search,lucky seeds'. By default the script as it is written, these two, and those "
+            "that it names in Population(arms=…). There are also weights only, and hypers only.",
+            metavar="NAMES",
+        ),
+    ] = None,
+    seeds: Annotated[str, Parameter(help="How many, from 0 on, or which: 3,5,9. By default 8.", metavar="SEEDS")] = "8",
+    workers: Annotated[
+        int | None, Parameter(help="Runs that are trained at once. By default one a core.", metavar="N")
+    ] = None,
+    metric: Annotated[
+        str | None,
+        Parameter(
+            help="Report this of the selected models, of report(…, metrics=), and not the score that selected them.",
+            metavar="NAME",
+        ),
+    ] = None,
+    mode: Annotated[
+        str | None, Parameter(help="Of --metric: max or min. By default as the score.", metavar="MODE")
+    ] = None,
+    name: Annotated[
+        str | None,
+        Parameter(help="The comparison's, which names its directory. By default compare-SCRIPT.", metavar="NAME"),
+    ] = None,
+    path: Runs = None,
+    plot: Annotated[Path | None, Parameter(help="Draw it here; the ending is the format.", metavar="FILE")] = None,
+    fresh: Annotated[bool, Parameter(help="Set the comparison of this name aside, and begin anew.")] = False,
+    json: Json = False,
+) -> int:
+    """Trains a population in several ways at equal cost, from the same seeds, and says whether they can be told apart.
+
+    The ways are arms: the script as it is written, and controls. Random search copies nobody; lucky seeds copies without
+    exploring. Further scripts that follow the first are arms themselves. Each run lies in runs/compare-SCRIPT/ARM/seed-K.
+
+    Ctrl-C lets runs finish what they train; the same command goes on, and trains only what is missing.
+
+    For example:
+
+        phyla compare digits.py
+        phyla compare --seeds 16 --metric test --plot digits.png digits.py --epochs 3
+        phyla compare pbt.py baseline.py
+    """
+    from phyla.cli.compare import compare
+
+    return compare(
+        script,
+        args,
+        module=module,
+        arms=arms,
+        seeds=seeds,
+        workers=workers,
+        metric=metric,
+        mode=mode,
+        name=name,
+        path=path,
+        plot=plot,
+        fresh=fresh,
+        json=json,
+    )
+
+
 @app.command(group=READ)
 def status(
     run: RunName,
@@ -222,7 +292,7 @@ def watch(
 
 @app.command(group=READ)
 def best(run: RunName, /, *, json: Json = False) -> int:
-    """The best model found: score, hyperparameters, schedule, checkpoint.
+    """The best model found: score, hyperparameters, schedule, checkpoint. Of several objectives, the front of models.
 
     For example:
 

@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 from phyla import runs
+from phyla.cli.front import as_json as front_as_json
+from phyla.cli.front import print_front
 from phyla.cli.standing import founders
 from phyla.cli.text import (
     Column,
@@ -37,15 +39,20 @@ from phyla.runs import Run
 
 
 def best(run: str, *, final: bool, json: bool) -> int:
-    """Prints the best report of a run, or the best of those that its members stand at."""
+    """Prints the best report of a run, or the best of those that its members stand at; of several objectives, the front."""
     opened = runs.open(run)
     word = "final" if final else "best"
     record = opened.final if final else opened.best
     if record is None:
         raise SettingsError(f"{opened.path} has no score yet, so nothing is {word}")
     where = opened.path / "checkpoints" / record.checkpoint.file if opened.path is not None else Path()
+    front = opened.front if not final and opened.path is not None else None
     if json:
-        print_json(_as_json(record, opened.schedule(record), where))
+        found = _as_json(record, opened.schedule(record), where)
+        print_json(found if front is None else {**found, "front": front_as_json(front, where.parent)})
+        return 0
+    if front is not None:
+        print_front(opened, front)
         return 0
     settings = opened.settings
     rule = f"{settings.metric or 'score'}, {'higher' if settings.mode == 'max' else 'lower'} is better"

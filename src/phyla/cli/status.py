@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from phyla import host, runs
+from phyla.cli.front import as_json as front_as_json
 from phyla.cli.standing import Holder, Row, Standing, standing
 from phyla.cli.text import (
     ROWS,
@@ -31,6 +32,7 @@ from phyla.guidance import diversity, show_diversity
 from phyla.progress import duration
 from phyla.record import Record, show_hypers, show_score, show_value
 from phyla.settings import Settings
+from phyla.strategies.mopbt import SCORE, Front, front
 from phyla.strategies.rebuild import rebuild_part
 
 if TYPE_CHECKING:
@@ -57,11 +59,12 @@ def status(run: str, *, everyone: bool, json: bool) -> int:
 def _show(found: Standing, path: Path, files: tuple[int, int], now: float, limit: int | None) -> None:
     rows = found.rows[:limit]
     more = len(found.rows) - len(rows)
-    lines = _facts(found, files, now)
+    several = front(found.view)
+    lines = _facts(found, several, files, now)
     if more and (held := _held(found)):
         lines.insert(1, ("held", held))
     above: list[RenderableType] = [_head(found, now), styled(f"  {path}", "dim"), "", facts(lines), ""]
-    show_fit(above, _members(found, rows), f"{more} more, of lower scores: --all shows them" if more else None)
+    show_fit(above, _members(found, several, rows), f"{more} more, of lower scores: --all shows them" if more else None)
 
 
 # In words ---------------------------------------------------------------------------------------------------------------
@@ -95,7 +98,7 @@ def _why(found: Standing, now: float) -> str:
     return f": {plural(len(found.workers), 'worker')}{where}{silent}"
 
 
-def _facts(found: Standing, files: tuple[int, int], now: float) -> list[tuple[str, str | Text]]:
+def _facts(found: Standing, several: Front | None, files: tuple[int, int], now: float) -> list[tuple[str, str | Text]]:
     view = found.view
     settings, best = view.settings, view.best
     lines: list[tuple[str, str | Text]] = [("progress", _progress(found))]
@@ -109,6 +112,8 @@ def _facts(found: Standing, files: tuple[int, int], now: float) -> list[tuple[st
         lines.append(("time", f"{duration(max(0.0, whole))} {since}; {duration(trained)} of training"))
     where = f" (member {best.id}, interval {best.interval}): {show_hypers(best.hypers)}" if best is not None else ""
     lines.append(("best", show_score(best.score if best is not None else None) + where))
+    if several is not None:
+        lines.append(("front", str(several)))
     lines += [
         ("settings", _rules(settings)),
         ("space", "; ".join(f"{name} {part}" for name, part in view.space.items())),
@@ -177,12 +182,14 @@ def strategy_words(described: Any) -> str:
 # The members ------------------------------------------------------------------------------------------------------------
 
 
-def _members(found: Standing, rows: Sequence[Row]) -> list[Column]:
-    short = one_host(found.workers)
+def _members(found: Standing, several: Front | None, rows: Sequence[Row]) -> list[Column]:
+    short, score = one_host(found.workers), found.view.settings.metric or SCORE
+    beside = [name for name in several.objectives if name != score] if several is not None else []
     return [
         Column("member", [str(row.member) for row in rows], right=True),
         Column("interval", [_interval(row.record) for row in rows], right=True),
         Column("score", [_score(row.record) for row in rows], right=True),
+        *(Column(name, [_metric(row.record, name) for row in rows], right=True) for name in beside),
         *(hyperparameter(name, [row.hypers.get(name) for row in rows]) for name in found.view.space),
         Column("copied", [f"m{row.copied[0]} at {row.copied[1]}" if row.copied else "" for row in rows]),
         Column("worker", [_holder(row, short) for row in rows]),
@@ -195,6 +202,11 @@ def _interval(record: Record | None) -> str:
 
 def _score(record: Record | None) -> str:
     return show_score(record.score) if record is not None and record.score is not None else "none yet"
+
+
+def _metric(record: Record | None, name: str) -> str:
+    metrics = record.metrics if record is not None else None
+    return show_value(value) if metrics and (value := metrics.get(name)) is not None else "none yet"
 
 
 def _holder(row: Row, short: bool) -> str | Text:
@@ -241,6 +253,7 @@ def _as_json(found: Standing, path: Path, files: tuple[int, int]) -> dict[str, A
         "last_event": found.last,
         "workers": sorted(found.workers | found.living),
         "best": _record_as_json(best) if best is not None else None,
+        "front": front_as_json(several, runs.Place(path).checkpoints) if (several := front(view)) is not None else None,
         "exploits": len(found.lineage.copies),
         "failed": found.failed,
         "roots": sorted(found.roots),

@@ -37,11 +37,16 @@ def on_terminal() -> bool:
 
 
 def print_json(value: object, indent: int | None = 2) -> None:
+    """Prints one JSON document, as `as_json_text` makes it."""
+    print(as_json_text(value, indent))
+
+
+def as_json_text(value: object, indent: int | None = 2) -> str:
     """One JSON document, in ASCII. What JSON has no number for is the text "nan", "inf" or "-inf", as in the journal.
 
     indent=None: on one line.
     """
-    print(json.dumps(_finite(value), indent=indent, allow_nan=False))
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

@@ -13,6 +13,7 @@ A strategy, an exploit and an explore may carry more, as methods or attributes; 
     check(space, settings)      raises SettingsError for a space or a population that it cannot work with
     advise(space, settings)     sentences of advice on settings that work, but not well
     needs_samples               True: it compares samples, so `report` must be given some
+    looks_ahead                 True: it does not go by what is better soon alone, so being ready very often does no harm
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ independently × 1.2 or × 0.8) and resample (each redrawn from its original pri
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import numpy as np
 from phyla.errors import SettingsError
 from phyla.settings import Settings
 from phyla.space import Hyperparameter, Hypers, Space, Value
+from phyla.strategies.given import is_number, probability
 
 if TYPE_CHECKING:
     from phyla.view import View
@@ -39,12 +39,12 @@ class Perturb:
     def __init__(self, *factors: float, resample: float = 0.0):
         factors = factors or (0.8, 1.2)
         for factor in factors:
-            if not _is_number(factor) or factor <= 0:
+            if not is_number(factor) or factor <= 0:
                 raise SettingsError(
                     f"Perturb: factors must be positive, finite numbers, as in Perturb(0.8, 1.2), got {factor!r}"
                 )
         object.__setattr__(self, "factors", tuple(float(factor) for factor in factors))
-        object.__setattr__(self, "resample", _probability("Perturb", resample))
+        object.__setattr__(self, "resample", probability("Perturb: resample", resample))
         if self.resample == 0 and all(factor == 1 for factor in factors):
             raise SettingsError(
                 f"{self!r} moves nothing: at least one factor must differ from 1, or resample be above 0"
@@ -59,7 +59,7 @@ class Perturb:
         def move(name: str, hyperparameter: Hyperparameter, value: Value) -> Value:
             return hyperparameter.scale(value, self.factors[rng.integers(len(self.factors))], rng)
 
-        return _each(hypers, space, self.resample, move, rng)
+        return each(hypers, space, self.resample, move, rng)
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,14 +81,14 @@ class Gaussian:
         by_name = isinstance(self.sigma, Mapping)
         sigmas = dict(self.sigma) if isinstance(self.sigma, Mapping) else {"sigma": self.sigma}
         for name, sigma in sigmas.items():
-            if not _is_number(sigma) or sigma <= 0:
+            if not is_number(sigma) or sigma <= 0:
                 what = f"sigma[{name!r}]" if by_name else "sigma"
                 raise SettingsError(f"Gaussian: {what} must be a positive, finite number, got {sigma!r}")
             sigmas[name] = float(sigma)
         if not sigmas:
             raise SettingsError("Gaussian: sigma must be a number or name at least one hyperparameter, got {}")
         object.__setattr__(self, "sigma", sigmas if by_name else sigmas["sigma"])
-        object.__setattr__(self, "resample", _probability("Gaussian", self.resample))
+        object.__setattr__(self, "resample", probability("Gaussian: resample", self.resample))
 
     def __repr__(self) -> str:
         return f"Gaussian({self.sigma!r}{_shown(self.resample)})"
@@ -106,10 +106,10 @@ class Gaussian:
             sigma = self.sigma.get(name) if isinstance(self.sigma, Mapping) else self.sigma
             return value if sigma is None else hyperparameter.shift(value, sigma, rng)
 
-        return _each(hypers, space, self.resample, move, rng)
+        return each(hypers, space, self.resample, move, rng)
 
 
-def _each(
+def each(
     hypers: Hypers,
     space: Space,
     resample: float,
@@ -126,17 +126,6 @@ def _each(
         for name in free
     }
     return {**hypers, **explored}
-
-
-def _is_number(value: object) -> bool:
-    """Whether this is a finite number; an int may be too large for math.isfinite."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _probability(kind: str, resample: float) -> float:
-    if not _is_number(resample) or not 0 <= resample <= 1:
-        raise SettingsError(f"{kind}: resample must be a probability from 0 to 1, got {resample!r}")
-    return float(resample)
 
 
 def _shown(resample: float) -> str:

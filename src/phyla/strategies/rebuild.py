@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 from phyla.errors import SettingsError
 from phyla.strategies.contract import Strategy
 from phyla.strategies.describe import describe
-from phyla.strategies.perturb import Perturb
 from phyla.strategies.table import EXPLOITS, EXPLORES, STRATEGIES
 
 
@@ -42,14 +42,16 @@ def _revived(value: Any) -> Any:
         return {key: _revived(item) for key, item in value.items()}
     if not isinstance(kind := value["type"], str) or kind not in _KINDS:
         raise _Foreign(kind)
-    return _KINDS[kind](**{name: _revived(item) for name, item in value.items() if name != "type"})
+    return _made(_KINDS[kind], {name: _revived(item) for name, item in value.items() if name != "type"})
 
 
-def _perturb(factors: Any, resample: Any) -> Perturb:
-    return Perturb(*factors, resample=resample)
+def _made(kind: Callable[..., Any], fields: dict[str, Any]) -> Any:
+    """One of this kind. What its constructor takes as `*factors` is kept in the field `factors`."""
+    call = signature(kind).bind_partial()
+    call.arguments.update(fields)
+    return kind(*call.args, **call.kwargs)
 
 
 _KINDS: Mapping[str, Callable[..., Any]] = {
-    **{f"phyla.{type(one).__name__}": type(one) for one in (*EXPLOITS, *EXPLORES, *STRATEGIES)},
-    "phyla.Perturb": _perturb,
+    f"phyla.{type(one).__name__}": type(one) for one in (*EXPLOITS, *EXPLORES, *STRATEGIES)
 }

@@ -20,7 +20,7 @@ from phyla.checkpoints import Checkpoints, file_name
 from phyla.checkpoints.memory import MemoryCheckpoints
 from phyla.doctor import Problem, examine
 from phyla.errors import JournalError, PhylaError
-from phyla.events import RUN, Born, Created, Event, Recorded, Resumed, as_json_number
+from phyla.events import RUN, Born, Claimed, Created, Event, Recorded, Resumed, as_json_number
 from phyla.journal import Journal
 from phyla.journal.memory import MemoryJournal
 from phyla.randomness import Purpose
@@ -208,9 +208,7 @@ class Simulation:
                 resident.clear()
                 stacked = len(states) > 1
                 tree = {"x": np.array(states) if stacked else np.array(states[0])}
-                outcomes = [
-                    Outcome(self._score(x), steps=event.span) for x, event in zip(states, claim.events, strict=True)
-                ]
+                outcomes = [self._outcome(x, event) for x, event in zip(states, claim.events, strict=True)]
                 if (yield from worker.publish(claim, tree, outcomes)):
                     for x, event in zip(states, claim.events, strict=True):
                         resident[event.ref._replace(seq=event.seq + 1)] = x
@@ -236,6 +234,9 @@ class Simulation:
             for number in (seed, *(crc32(repr(v).encode()) for v in event.hypers.values())):
                 x = (x * 6364136223846793005 + number + 1442695040888963407) % 2**53
         return x
+
+    def _outcome(self, x: int, event: Claimed) -> Outcome:
+        return Outcome(self._score(x), steps=event.span)
 
     def _score(self, x: int) -> float:
         return math.nan if self.diverges and x // 1009 % self.diverges == 0 else float(x % 1009)

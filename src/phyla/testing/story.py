@@ -9,7 +9,9 @@ story.freed                             # the files that nobody needs any more
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -43,15 +45,20 @@ SPACE: Space = {"lr": Float(1e-4, 1.0), "units": Int(1, 64), "depth": Int(1, 8, 
 
 
 class Story:
-    """A run, event by event. size, space and other settings as in Settings; retain as in View."""
+    """A run, event by event. size, space and other settings as in Settings; retain as in View.
+
+    births: what a member is born with, if not `hypers_of`.
+    """
 
     def __init__(
         self,
         size: int = 3,
         retain: Callable[[View], Collection[Ref]] | None = None,
         space: Space = SPACE,
+        births: Callable[[int, Space], Hypers] | None = None,
         **settings: Any,
     ):
+        self.retain = retain
         self.view = View(retain)
         self.events: list[Recorded] = []
         self.freed: list[str] = []
@@ -59,7 +66,15 @@ class Story:
         created = Settings(space=describe(space), size=size, **known)
         self.add(Created(member=RUN, seq=1, run="story", version="0", settings=created))
         for m in range(size):
-            self.add(Born(member=m, seq=1, hypers=hypers_of(m, space)))
+            self.add(Born(member=m, seq=1, hypers=(births or hypers_of)(m, space)))
+
+    def retold(self, change: Callable[[Event], Event] = lambda event: event) -> Story:
+        """Another story of the same events, each changed; what is added to one is not in the other."""
+        other = copy(self)
+        other.view, other.events, other.freed = View(self.retain), [], []
+        for _, event in self.events:
+            other.add(change(event))
+        return other
 
     def add(self, event: Event) -> list[str]:
         """Appends any event; returns the files that it freed."""
@@ -101,11 +116,12 @@ class Story:
             "interval": int(self.view.done[member]) + 1,
             "worker": "w0",
             "saw": self.view.position,
-            "hypers": own.hypers if own is not None else hypers_of(member, self.view.space),
             "source": ref,
             "donor": ref if isinstance(ref, Ref) and ref.member != member else None,
             **changes,
         }
+        if "hypers" not in known:
+            known["hypers"] = own.hypers if own is not None else hypers_of(member, self.view.space)
         claim = Claimed(member=member, seq=self.next_seq(member), **known)
         self.add(claim)
         return claim
@@ -172,3 +188,33 @@ def hypers_of(member: int, space: Space) -> Hypers:
     """What this member is born with: other values for each."""
     rng = np.random.default_rng(member)
     return {name: hyperparameter.sample(rng) for name, hyperparameter in space.items()}
+
+
+def snapshot(view: View) -> dict[str, Any]:
+    """All that a view holds, as values that compare: two views are the same if these are equal."""
+
+    def plain(value: Any) -> Any:
+        match value:
+            case Record():
+                fields = {name: getattr(value, name) for name in value.__struct_fields__ if name != "parent"}
+                return {**{name: plain(field) for name, field in fields.items()}, "parent": place(value.parent)}
+            case np.ndarray():
+                return value.tolist()
+            case Mapping():
+                return {key: plain(item) for key, item in value.items()}
+            case set():
+                return sorted(value)
+            case list() | deque():
+                return [place(item) if isinstance(item, Record) else plain(item) for item in value]
+            case float() if value != value:
+                return "NaN"  # which does not equal itself
+        return value
+
+    def place(record: Record | None) -> Ref | None:
+        return record.ref if record is not None else None
+
+    return {
+        name: place(value) if isinstance(value, Record) else plain(value)
+        for name, value in vars(view).items()
+        if name not in ("_retain", "space")
+    }
