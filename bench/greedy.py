@@ -23,6 +23,7 @@ ARMS = {
     **{f"PBT, every {interval}": {"interval": interval} for interval in INTERVALS},
     "MF-PBT": {"strategy": phyla.MFPBT()},
     "FIRE": {"strategy": phyla.FIRE()},
+    "IPBT": {"strategy": phyla.IPBT()},
 }
 
 
@@ -40,7 +41,9 @@ def measure(workload, arms, seeds, size):
         gap = (found.value - fixed[0]) / (max(fixed) - fixed[0]) if len(fixed) == len(INTERVALS) else None
         low, high = f"{found.low:.3f}", f"{found.high:.3f}"
         share = f"{gap:7.0%}" if gap is not None else " " * 7
-        print(f"  {name:14} {found.value:8.3f}  [{low:>8}, {high:>7}] {statistics.median(scores):8.3f} {share} {seconds:6.2f}")
+        print(
+            f"  {name:14} {found.value:8.3f}  [{low:>8}, {high:>7}] {statistics.median(scores):8.3f} {share} {seconds:6.2f}"
+        )
 
 
 def main():
@@ -49,7 +52,9 @@ def main():
     parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--arms", default="", help="a pattern in the names of those beside PBT")
     arguments = parser.parse_args()
-    arms = {name: arm for name, arm in ARMS.items() if name.startswith(("no", "PBT")) or re.search(arguments.arms, name)}
+    arms = {
+        name: arm for name, arm in ARMS.items() if name.startswith(("no", "PBT")) or re.search(arguments.arms, name)
+    }
     for workload in (workloads.deceptive, workloads.plain):
         measure(workload, arms, arguments.seeds, arguments.size)
 

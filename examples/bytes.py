@@ -3,7 +3,7 @@
     python examples/bytes.py               # half a minute on one core; the text is in every Python, nothing is downloaded
     phyla schedule runs/bytes              # what it found: a learning rate that falls, and when
 
-Each member predicts a byte from the 12 before it with one hidden layer (Bengio et al. 2003); an interval is 30 steps of 256
+Each member predicts a byte from the 12 before it with one hidden layer (Bengio et al. 2003); an interval is 20 steps of 256
 bytes. Scores are bits per byte of held-out modules (lower is better); `test` is the same on modules that no decision has seen.
 Needs torch.
 """
@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 import phyla
 
-STEPS, BATCH, CONTEXT, WIDTH = 30, 256, 12, 64
+STEPS, BATCH, CONTEXT, WIDTH = 20, 256, 12, 64
 
 
 def text(modules):
@@ -46,6 +46,7 @@ population = phyla.Population(
     seed=0,
     max_lead=0,
     threads=1,
+    arms={"pb2": {"strategy": phyla.PB2()}},  # for phyla compare
 )
 
 

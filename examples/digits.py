@@ -2,6 +2,7 @@
 
     python examples/digits.py              # one process; start it in several terminals, and they share the run
     phyla best runs/digits                 # what it found
+    phyla compare --metric test --arms "as written,random search,lucky seeds,pb2" examples/digits.py
 
 Needs torch and scikit-learn.
 """
@@ -16,7 +17,8 @@ import phyla
 
 features, labels = load_digits(return_X_y=True)
 split = train_test_split((features / 16).astype("float32"), labels, train_size=1437, random_state=0, stratify=labels)
-x_train, x_val, y_train, y_val = map(torch.from_numpy, split)
+x_train, x_rest, y_train, y_rest = map(torch.from_numpy, split)
+x_val, x_test, y_val, y_test = x_rest[:180], x_rest[180:], y_rest[:180], y_rest[180:]  # no decision sees the last 180
 
 population = phyla.Population(
     "digits",
@@ -30,6 +32,7 @@ population = phyla.Population(
     seed=0,
     max_lead=0,  # synchronous generations: the same result with any number of processes
     threads=1,
+    arms={"pb2": {"strategy": phyla.PB2()}},  # for phyla compare
 )
 
 
@@ -48,15 +51,15 @@ def train_one_epoch(model, optimizer):
 
 
 @torch.no_grad()
-def accuracy(model):
+def accuracy(model, x, y):
     model.eval()
-    return (model(x_val).argmax(1) == y_val).float().mean()
+    return (model(x).argmax(1) == y).float().mean()
 
 
 for member in population:
     state = member.state(init)
     train_one_epoch(**state)
-    member.report(accuracy(state["model"]))
+    member.report(accuracy(state["model"], x_val, y_val), metrics={"test": accuracy(state["model"], x_test, y_test)})
 
 if population.primary:
     print(population.best)

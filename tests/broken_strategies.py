@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from phyla.events import Ref
 from phyla.record import Record
 from phyla.space import Float, Hypers, Int, Space
 from phyla.strategies.contract import KEEP, Decision
@@ -265,6 +266,26 @@ class CopiesWhatIsReleased:
 
 
 @dataclass(frozen=True)
+class RetainsClaims:
+    """Names the place where the report of an open claim will stand."""
+
+    def __call__(self, view: View, member: int, rng: np.random.Generator) -> Decision:
+        return PBT(view, member, rng)
+
+    def retain(self, view: View) -> set[Ref]:
+        return {Ref(claim.member, claim.seq + 1) for claim in view.open if claim is not None}
+
+
+@dataclass(frozen=True)
+class RetainFails:
+    def __call__(self, view: View, member: int, rng: np.random.Generator) -> Decision:
+        return PBT(view, member, rng)
+
+    def retain(self, view: View) -> set[Ref]:
+        return {min(history[0].ref for history in view.history if len(history) > 1)}
+
+
+@dataclass(frozen=True)
 class NotesThatAreNoJson:
     def __call__(self, view: View, member: int, rng: np.random.Generator) -> Decision:
         decision = PBT(view, member, rng)
@@ -304,6 +325,8 @@ WRONG: tuple[tuple[str, Any, str], ...] = (
     ("exploit", LooksAtTheNewest(), "T10 T8"),
     ("exploit", AvoidsTheBusy(), "T10 T8"),
     ("strategy", CopiesWhatIsReleased(), "T11 T8 T9 raises recomputes"),
+    ("strategy", RetainsClaims(), "T11"),
+    ("strategy", RetainFails(), "T11"),
     ("exploit", OnlyOnce(), "T13"),
     ("exploit", DividesByTheSpread(), "raises"),
     ("exploit", SharedGenerator(), "pure T5 T8 T10 names recomputes"),

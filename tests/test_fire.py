@@ -88,6 +88,9 @@ def test_the_difference_is_that_of_the_best_scores_side_by_side() -> None:
     assert best_score_diff(high, low) == pytest.approx(2.9 - 4)
     longer = curve(0, 1, 2, 3, 4, 5, 6, 7)  # what came after does not count
     assert best_score_diff(longer, high) == pytest.approx(4 - 2.9)
+    lucky = curve(*range(8), 20, *range(9, 13))  # best is not last
+    assert overlap(lucky, curve(*range(13))) == Overlap(0, 0, 13)
+    assert best_score_diff(lucky, curve(*range(13))) == 20 - 12
 
 
 def test_a_curve_wholly_above_is_moved_down_and_the_largest_difference_counts() -> None:
@@ -350,8 +353,16 @@ def test_an_evaluator_that_diverged_begins_anew() -> None:
     go_on(story, [FLAT, NAN])
     choice = decide(story.view, 2, EVERY)
     assert choice.replaced
-    assert evaluated(choice) == (1, 3) if donor(story, 2) == 1 else (7, 3)
+    assert evaluated(choice) == (7, 3)
     assert donor(story, 5) is None
+
+
+def test_evaluators_that_diverged_and_that_are_free_share_out_who_waits() -> None:
+    story = begun()
+    generation(story, {})
+    for m in range(8):
+        story.train(m, NAN if m == 2 else BEGINNING[m], source=story.newest(1) if m == 4 else "own")
+    assert [donor(story, e) for e in EVALUATORS] == [7, 1]
 
 
 # Success --------------------------------------------------------------------------------------------------------------
@@ -360,8 +371,9 @@ RISING = [0.5 + i for i in range(8)]
 """An evaluator that comes to where the child began after an interval, and is better seven times then: p is 0.0078."""
 
 
-def test_a_child_takes_the_weights_of_an_evaluation_that_succeeds_and_keeps_its_own_hyperparameters() -> None:
-    story = begun()
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_a_child_takes_the_weights_of_an_evaluation_that_succeeds_and_keeps_its_own_hyperparameters(mode: str) -> None:
+    story = begun(mode=mode)
     go_on(story, RISING[:7])
     assert decide(story.view, 3, EVERY).source == story.newest(3).ref  # six times are not enough
     go_on(story, RISING[7:])
@@ -369,6 +381,26 @@ def test_a_child_takes_the_weights_of_an_evaluation_that_succeeds_and_keeps_its_
     assert choice.source == choice.donor == weights.ref
     assert choice.hypers == {**own.hypers, "depth": weights.hypers["depth"]}
     assert choice.notes == {"fire": {"taken": list(weights.ref)}}
+    assert donor(story, 6) is None  # whose curve is beaten as well, but who is not the child
+
+
+def test_success_takes_a_better_best_score_and_not_only_better_ones_most_of_the_time() -> None:
+    mine, calm, lucky = curve(*(0.5 + i for i in range(12))), [1.0] * 12, [1.0] * 8 + [50.0] + [1.0] * 3
+    assert overlap(mine, curve(*lucky)) == overlap(mine, curve(*calm)) == Overlap(1, 0, 11)
+    assert p_value(mine, curve(*lucky)) < 0.01
+    assert FIRE().beats(mine, curve(*calm))
+    assert not FIRE().beats(mine, curve(*lucky))
+    assert not FIRE().beats(curve(*calm), mine)
+
+
+def test_a_curve_leaves_out_what_has_no_score() -> None:
+    story = begun()
+    generation(story, {2: 1.0})
+    generation(story, {2: None})
+    generation(story, {2: 3.0})
+    seen = _Seen(EVERY, story.view, 3)
+    assert seen.curve(story.newest(2)) == curve(1, 3)
+    assert seen.evaluations[2].rounds == 3
 
 
 def test_the_evaluation_goes_on_until_the_child_has_taken_them_and_no_longer() -> None:
@@ -417,6 +449,15 @@ def test_p1_is_truncation_selection_on_the_score_among_its_own() -> None:
     assert choice.hypers["lr"] == max(1e-4, best.hypers["lr"] / 2)
     assert [donor(story, m) for m in P1] == [3, None, None]
     assert FIRE().explore == Perturb(0.5, 2.0)
+
+
+def test_nobody_in_p1_copies_before_half_of_it_has_a_score() -> None:
+    story = Story(22)
+    for m in (0, 3, 6):
+        story.train(m, float(m))
+        assert donor(story, 0) is None
+    story.train(9, 9.0)
+    assert donor(story, 0) == 9
 
 
 def test_p2_goes_by_improvement_and_not_by_score() -> None:

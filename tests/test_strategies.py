@@ -43,7 +43,7 @@ globals().update({name: type(name, (StrategyConformance,), known) for name, know
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_many_plays(name: str) -> None:
-    case: Any = type(name, (StrategyConformance,), {**CASES[name], "plays": 200})
+    case: Any = type(name, (StrategyConformance,), {**CASES[name], "plays": 60})
     for trap in TRAPS:
         case().test_trap(Trial(subject_of(case), case.plays), trap)
 

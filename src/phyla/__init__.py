@@ -35,6 +35,7 @@ from phyla.strategies.initiator import Initiator
 from phyla.strategies.ipbt import IPBT
 from phyla.strategies.mfpbt import MFPBT
 from phyla.strategies.mopbt import MOPBT
+from phyla.strategies.pb2 import PB2, PB2Mix
 from phyla.strategies.perturb import Gaussian, Perturb
 from phyla.strategies.protect import Protect
 from phyla.strategies.resample import Resample
@@ -52,6 +53,7 @@ __all__ = [
     "KEEP",
     "MFPBT",
     "MOPBT",
+    "PB2",
     "Backtrack",
     "Bands",
     "ByName",
@@ -73,6 +75,7 @@ __all__ = [
     "LoopError",
     "Member",
     "Mix",
+    "PB2Mix",
     "Part",
     "Perturb",
     "PhylaError",

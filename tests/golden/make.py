@@ -11,8 +11,9 @@ Make a file anew when the strategy's decisions are meant to have changed, and sa
 before will not recompute. If one changes and was not meant to, that is the bug that this test is for. Where NumPy changes the
 streams of its generators (it may, and says so), all of them change.
 
-GAUSSIAN are strategies that fit Gaussian processes: their hyperparameters may differ in the last digits, and then in all,
-where another BLAS rounds otherwise. Of them the ancestry alone is recorded, which is drawn before anything is fitted.
+GAUSSIAN are strategies that fit Gaussian processes: where another BLAS rounds otherwise, their hyperparameters may differ in
+the last digits, and from there on in all. Of them the ancestry alone is recorded. It is drawn before anything is fitted, but
+for the intervals at which IPBT begins anew, which no last digit decides.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Backtrack:
     """A member for which `exploit` finds a donor copies the better of that and the best report of its own ancestry.
 
     So a population that has collapsed as a whole gets back to where it was, member by member, while one that gets better
-    does what `exploit` does. Each member's best ancestor keeps its checkpoint; see `retain`.
+    does what `exploit` does. The best ancestors keep their checkpoints, at most `keep` more for each member; see `retain`.
     """
 
     exploit: Exploit = Truncation()  # noqa: RUF009 (it is frozen)

@@ -43,11 +43,11 @@ class Bands:
 
     def advise(self, space: Space, settings: Settings) -> list[str]:
         # Of n values, one k σ above the mean and one k σ below make n σ² ≥ 2 k² σ².
-        if self.sigmas**2 < settings.size / 2:
+        if self.sigmas * self.sigmas < settings.size / 2:
             return []
         return [
-            f"{self!r} of {settings.size} members: so few cannot lie so far apart, above and below, and nobody ever copies. "
-            f"Fewer sigmas or a larger population"
+            f"{self!r} of {settings.size} members: so few cannot lie that far apart, above and below, and nobody ever copies. "
+            "Fewer sigmas or a larger population"
         ]
 
     def __call__(self, view: View, member: int, rng: np.random.Generator) -> Record | None:

@@ -272,10 +272,7 @@ class _Seen:
         for one in self.evaluations.values():
             if one.parent is not None and one.curve is not None:
                 curves.setdefault(one.parent.id, one.curve)
-        return {
-            member: sum(best_score_diff(curve, other) for other in curves.values() if other is not curve)
-            for member, curve in curves.items()
-        }
+        return {one: sum(best_score_diff(curve, other) for other in curves.values()) for one, curve in curves.items()}
 
     def curve(self, record: Record) -> Curve | None:
         """The finite scores that its weights have had since they were copied; None if there are fewer than two."""

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,6 +36,10 @@ STEPS = 40
 
 LEAST_NOISE = 1e-6
 """Keeps equal inputs apart: the kernel's matrix stays positive definite."""
+
+
+PASSED_OVER = 1e6
+"""Standard deviations that no place makes up for."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +102,21 @@ class Posterior:
         explained = np.square(self._inverse @ covariance).sum(0)
         return covariance.T @ self._weights, np.sqrt(np.maximum(self.parameters.variance - explained, 0.0))
 
-    def picks(self, trust: float, k: int, x: Any, time: Any = None, categories: Any = None) -> list[int]:
-        """Which k of m places to try at once: each has the highest mean + trust · std once those before it are pretended."""
-        at = Inputs.of(x, time, categories)
+    def picks(self, trust: float, k: int, apart: float, x: Any, time: Any = None, categories: Any = None) -> list[int]:
+        """Which k of m places to try at once: each has the highest mean + trust · std once those before it are pretended.
+
+        apart: those that are so near to one before it are passed over, where there are others; a function that is known
+        well leaves no doubt to spread them.
+        """
+        at, taken = Inputs.of(x, time, categories), np.zeros(len(x))
         covariance = _kernel(self.parameters, self.inputs, at)
         mean, known = covariance.T @ self._weights, self._inverse @ covariance  # [m], [n, m]
         variance, found, seen = self.parameters.variance - np.square(known).sum(0), list[int](), list[Array]()
         for _ in range(k):
-            i = int(np.argmax(mean + trust * np.sqrt(np.maximum(variance, 0.0))))
+            i = int(np.argmax(mean + trust * np.sqrt(np.maximum(variance, 0.0)) - taken))
             found.append(i)
             one = Inputs(*(array[i : i + 1] for array in at))
+            taken = taken + PASSED_OVER * near(apart, at, one)[:, 0]
             shared = _kernel(self.parameters, one, at)[0] - known[:, i] @ known - sum(row[i] * row for row in seen)
             seen.append(shared / math.sqrt(max(variance[i], 0.0) + self.parameters.noise))
             variance = variance - np.square(seen[-1])
@@ -170,6 +181,28 @@ def standardised(y: Any) -> Array:
     y = y / max(np.abs(y).max(), sys.float_info.min)  # and so may their squares
     spread = y.std()
     return np.asarray((y - y.mean()) / spread if spread > 0 else np.zeros(len(y)))
+
+
+def near(most: float, a: Inputs, b: Inputs) -> Array:
+    """Which of n rows are near which of m others, bool [n, m]: no input is further apart, and all categories are equal."""
+    equal = (a.categories[:, None] == b.categories).all(2)
+    return np.asarray((np.abs(a.x[:, None] - b.x) <= most).all(2) & equal)
+
+
+_ALONE = threading.Lock()  # the limit is the process's: it must be restored in the order in which it was set
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Meanwhile BLAS uses one thread.
+
+    For matrices of this size more gain little, and cost a lot where other processes use the cores; and sums would depend
+    on how many there are, but what is decided should not.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with _ALONE, threadpool_limits(1, "blas"):
+        yield
 
 
 # The kernel and its derivatives ---------------------------------------------------------------------------------------

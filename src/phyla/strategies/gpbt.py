@@ -8,7 +8,7 @@ becomes h_loser + v, clipped, with r₁ and r₂ uniform on (0, 1) for each hype
 it is redrawn instead; losers are the worst quarter, and a winner is drawn uniformly from the best one. phyla's own: velocities
 live on the axis that a hyperparameter is encoded on, and within ±1, since raw units mean nothing on a log scale or after the
 bounds have changed; integers are rounded, not cut off; a velocity ends with a redraw, and belongs to the member, never to the
-weights; and an unordered choice, between whose values nothing lies, takes the winner's with probability r₂: half of the time.
+weights; and an unordered choice, between whose values nothing lies, takes the winner's with probability w₂ r₂, which is a half.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ VELOCITY = "velocity"
 class GPBT:
     """A member in the worst `fraction` copies the weights of one in the best `fraction`, and learns from its hyperparameters.
 
-    fraction: from 0 to 0.5. inertia, attraction: w₁ and w₂, 0 or more: how far it goes on as it went, and how far it goes to
-    the winner. resample: the probability with which each hyperparameter is redrawn from its prior instead.
+    fraction: from 0 to 0.5. inertia, attraction: w₁ and w₂, 0 or more: how far it goes on as it went, and how far to the
+    winner. resample: the probability with which each hyperparameter is redrawn from its prior instead.
     Raises SettingsError for other values.
     """
 
@@ -50,8 +50,8 @@ class GPBT:
     def __post_init__(self) -> None:
         numbers = {
             "fraction": (0.5, "from 0 to 0.5, the share of the population that learns"),
-            "inertia": (1e6, "a number, 0 or more"),
-            "attraction": (1e6, "a number, 0 or more"),
+            "inertia": (1000, "a number from 0 to 1000"),
+            "attraction": (1000, "a number from 0 to 1000"),
             "resample": (1.0, "a probability from 0 to 1"),
         }
         for name, (most, expected) in numbers.items():
@@ -71,7 +71,7 @@ class GPBT:
         def learn(name: str, h: Hyperparameter, theirs: Value) -> Value:
             on, towards = rng.random(2)
             if isinstance(h, Choice) and not h.ordered:
-                return h.clip(theirs if towards > rng.random() else own.hypers[name])
+                return h.clip(theirs if self.attraction * towards > rng.random() else own.hypers[name])
             mine = h.encode(own.hypers[name])
             step = self.inertia * on * before.get(name, 0.0) + self.attraction * towards * (h.encode(theirs) - mine)
             velocity[name] = float(np.clip(step, -1, 1))

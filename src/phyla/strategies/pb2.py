@@ -123,7 +123,8 @@ class _Bandits(ABC):
 
     def _copy(self, donor: Record, view: View, member: int, rng: np.random.Generator) -> Decision:
         try:
-            hypers, notes = self._explore(donor, view, member, rng)
+            with gp.one_thread():
+                hypers, notes = self._explore(donor, view, member, rng)
         except (_NoModel, np.linalg.LinAlgError) as error:
             hypers = self.fallback(donor.hypers, view.space_of(member), view, member, rng)
             notes = {"fallback": str(error)}

@@ -7,16 +7,20 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from phyla.space import Choice, Float, Hyperparameter, Hypers, Space, Value
+from phyla.strategies import gp
 from phyla.strategies.gp import Array, Inputs, Posterior
 
 FAR, NEAR = 384, 128
 """Places that are compared first: anywhere, and around a given one."""
 
-AROUND = 64
-"""Places around the best one, in each round after that."""
+AROUND, AROUND_OTHERS = 64, 32
+"""Places around the best one, in each round after that; and around what others may choose."""
 
 RADII = (0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 """Standard deviations of those rounds, as shares of each range."""
+
+APART = 0.05
+"""The share of a range by which those who choose at the same time differ in one number at least; less if they are many."""
 
 
 def unordered(space: Space) -> dict[str, Choice]:
@@ -58,19 +62,22 @@ class Places:
     ) -> Hypers:
         """Where mean + trust · std is highest, with any value for what is free, and for the rest those of `at`, one row.
 
-        ahead: so many others choose at the same time. What they would is found first, and counts as tried. The search is
-        random, and narrows: places are compared, not computed, so that a rounding error hardly ever changes what comes of
-        it. Values are rounded before they are judged (Garrido-Merchán & Hernández-Lobato 2020, arXiv 1805.03463).
+        ahead: so many others choose at the same time. What they would is found first, and counts as tried; what is chosen
+        is not the same. The search is random, and narrows: places are compared, not computed, so that a rounding error
+        hardly ever changes what comes of it. Values are rounded before they are judged (Garrido-Merchán & Hernández-Lobato
+        2020, arXiv 1805.03463).
         """
         offers = _stacked(self._drawn(at, free, FAR, None, rng), self._drawn(at, free, NEAR, RADII[0], rng))
-        *others, best = model.picks(trust, ahead + 1, *offers)
-        for other in others:
-            model = model.pretend(*_row(offers, other))
-        chosen = _row(offers, best)
-        for radius in RADII:
-            offers = _stacked(chosen, self._drawn(chosen, free, AROUND, radius, rng))
-            mean, std = model.mean_std(*offers)
-            chosen = _row(offers, int(np.argmax(mean + trust * std)))
+        apart, others = min(APART, 0.25 / (ahead + 1)), _rows(offers, [])
+        for place, i in enumerate(model.picks(trust, ahead + 1, apart, *offers)):
+            chosen = _rows(offers, [i])
+            for radius in RADII:
+                n = AROUND if place == ahead else AROUND_OTHERS
+                around = _stacked(chosen, self._drawn(chosen, free, n, radius, rng))
+                mean, std = model.mean_std(*around)
+                taken = gp.PASSED_OVER * gp.near(apart, around, others).any(1)
+                chosen = _rows(around, [int(np.argmax(mean + trust * std - taken))])
+            model, others = model.pretend(*chosen), _stacked(others, chosen)
         return self.hypers(chosen)
 
     def _drawn(
@@ -94,8 +101,8 @@ def _rounded(h: Hyperparameter, places: Array) -> Array:
     return places if isinstance(h, Float) else np.array([h.encode(h.decode(place)) for place in places.tolist()])
 
 
-def _row(rows: Inputs, i: int) -> Inputs:
-    return Inputs(*(array[i : i + 1] for array in rows))
+def _rows(rows: Inputs, which: list[int]) -> Inputs:
+    return Inputs(*(array[which] for array in rows))
 
 
 def _stacked(a: Inputs, b: Inputs) -> Inputs:

@@ -18,6 +18,7 @@ from phyla.strategies.initiator import Initiator
 from phyla.strategies.ipbt import IPBT
 from phyla.strategies.mfpbt import MFPBT
 from phyla.strategies.mopbt import MOPBT
+from phyla.strategies.pb2 import PB2, PB2Mix
 from phyla.strategies.perturb import Gaussian, Perturb
 from phyla.strategies.protect import Protect
 from phyla.strategies.resample import Resample
@@ -53,4 +54,6 @@ STRATEGIES: tuple[Strategy, ...] = (
     GPBT(),
     Initiator(),
     IPBT(),
+    PB2(),
+    PB2Mix(),
 )

@@ -30,9 +30,9 @@ class TTest:
     threshold: copied if p < threshold, by Welch's one-sided test. Members that are equal copy one another with this
         probability a meeting (a two-sided test that also asks for the higher mean copies half as often). From 0, which
         never copies, to 0.5.
-    k: the samples compared, such as episode returns, 2 or more. A member with fewer since its weights were last copied is
-        neither copied nor replaced: before that, samples would be of other weights. So let a member report k samples from
-        one time that it is ready to the next.
+    k: the samples compared, such as episode returns, 2 or more; those of several intervals add up. A member with fewer
+        since its weights were last copied is neither copied nor replaced, since older ones are of other weights. So whoever
+        reports few an interval waits for long; a smaller k, or more samples, makes that shorter.
     The peer must be better by score too, which `Population(window=)` samples make; they agree where window equals k.
     `report` must be given samples: it raises ScoreError for a plain number. Raises SettingsError for other values.
     """

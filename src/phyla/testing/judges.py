@@ -15,7 +15,7 @@ import numpy as np
 
 from phyla.decide import needs_rescue
 from phyla.record import Record
-from phyla.strategies.contract import Mix
+from phyla.strategies.contract import Mix, retained
 from phyla.testing.plays import INF, NAN, Moment
 
 Found: TypeAlias = Iterator[str]
@@ -77,6 +77,22 @@ def decides_on_what_is_kept(moment: Moment) -> Found:
     record = weights.record if isinstance(weights, Mix) else weights
     if isinstance(record, Record) and record is not moment.own and (record.void or not record.available):
         yield f"it decided on {record!r}, whose checkpoint is not kept"
+
+
+def retains_what_there_is(moment: Moment) -> Found:
+    """Of what it names, some may have been let go before: whether it decides on that is for another judge."""
+    strategy, view = moment.play.subject.strategy, moment.view
+    if view.position % 3:
+        return
+    try:
+        named = set(retained(strategy, view))
+    except Exception as error:
+        yield f"retain(view) raised {type(error).__name__}: {error}"
+        return
+    if named != set(retained(strategy, view)):
+        yield "retain(view) names others when it is asked again"
+    for ref in named - view.records.keys():
+        yield f"retain(view) names {tuple(ref)}, which was never reported"
 
 
 def looks_no_further_than_its_own_progress(moment: Moment) -> Found:
@@ -143,6 +159,7 @@ JUDGES: tuple[Judge, ...] = (
     copies_only_what_is_finite,
     stays_in_the_space,
     decides_on_what_is_kept,
+    retains_what_there_is,
     looks_no_further_than_its_own_progress,
     draws_from_its_own_generator_only,
     takes_notes_in_json,

@@ -47,7 +47,7 @@ SPACE: Space = {
 """A space with something of each kind; two are alike, so that it can be seen whether they move alike."""
 
 SAMPLES = 10
-"""That a report has, where it has any."""
+"""Of a report that has any."""
 
 SIZES = (8, 3, 12, 1, 16, 2, 5, 4, 24, 6)
 """Members of the populations that a strategy is tried in, in this order."""
@@ -58,7 +58,8 @@ class Subject:
     """A strategy, and what it is to be tried with.
 
     space: what is searched. sizes: of populations, of which those are tried that the strategy's `check` accepts. metrics:
-    names of numbers that every report has beside its score. moves: the hyperparameters that it changes.
+    names of numbers that every report has beside its score. moves: the hyperparameters that it changes. intervals: that
+    members train, about, in each run.
     """
 
     strategy: Strategy
@@ -66,12 +67,13 @@ class Subject:
     sizes: Sequence[int] = SIZES
     metrics: Sequence[str] = ()
     moves: Sequence[str] = ()
+    intervals: int = 5
 
-    def accepts(self, size: int, mode: Literal["max", "min"] = "max") -> bool:
-        """Whether the strategy agrees to work with so many members, and with this mode."""
-        settings = Settings(seed=0, space=describe(self.space), size=size, intervals=100, mode=mode)
+    def accepts(self, size: int, **settings: Any) -> bool:
+        """Whether the strategy agrees to work with so many members, and with such settings."""
+        known: dict[str, Any] = {"seed": 0, "space": describe(self.space), "intervals": 100, **settings}
         try:
-            check(self.strategy, self.space, settings)
+            check(self.strategy, self.space, Settings(size=size, **known))
         except SettingsError:
             return False
         return True
@@ -138,9 +140,10 @@ class Play:
         rng = self.rng = np.random.default_rng([n, 41])
         sizes = subject.accepted
         self.size = self.size or sizes[n % len(sizes)]
-        self.turns = self.turns or max(min(12 * self.size, 72), 5 * self.size)
+        self.turns = self.turns or 2 * self.size * subject.intervals  # each is claimed, and reports
         drawn: dict[str, Any] = {"seed": n, "keep": (2, 3, 99)[n % 3], "max_lead": (0, None)[int(rng.integers(2))]}
-        drawn["intervals"] = None if rng.random() < 0.2 else 1000
+        endless = rng.random() < 0.2 and subject.accepts(self.size, intervals=None)
+        drawn["intervals"] = None if endless else 1000
         drawn["compare"] = "latest" if rng.random() < 0.2 else "progress"
         drawn["ready"], drawn["window"] = int(rng.integers(1, 4) * rng.integers(2)) or 1, int(rng.choice([3, 10]))
         wild, trouble, samples = (bool(rng.random() < share) for share in (0.5, 0.5, 0.3))
@@ -160,12 +163,10 @@ class Play:
 
     def __str__(self) -> str:
         settings = self.story.view.settings
+        latest = settings.compare == "latest"
+        flags = {"compare=latest": latest, "wild": self.wild, "trouble": self.trouble, "samples": self.samples}
         words = [f"{self.size} members", self.mode, f"max_lead={settings.max_lead}", f"keep={settings.keep}"]
-        words += [settings.compare] * (settings.compare == "latest")
-        return f"play {self.number} ({', '.join([*words, *self._said()])})"
-
-    def _said(self) -> Iterator[str]:
-        yield from ["wild"] * bool(self.wild) + ["trouble"] * bool(self.trouble) + ["samples"] * self.samples
+        return f"play {self.number} ({', '.join([*words, *(word for word, true in flags.items() if true)])})"
 
     def moments(self) -> Iterator[Moment]:
         """Plays it, and stops at each decision, before its claim stands in the journal."""
@@ -232,8 +233,8 @@ class Play:
     def _trained(self, claim: Claimed) -> float:
         """Weights get better by what they are trained with: best at 0.6 of each range."""
         space = self.story.view.space
-        places = [space[name].encode(value) for name, value in claim.hypers.items() if space[name].contains(value)]
-        gain = 1 - float(np.mean([abs(place - 0.6) for place in places])) if places else 0.0
+        known = [(name, value) for name, value in sorted(claim.hypers.items()) if space[name].contains(value)]
+        gain = 1 - float(np.mean([abs(space[name].encode(value) - 0.6) for name, value in known])) if known else 0.0
         before = self.latent[claim.source] if claim.source is not None else 0.0
         return before * (1 if claim.mix is None else 0.5) + gain + 0.2 * float(self.rng.normal())
 

@@ -82,7 +82,7 @@ TRAPS: Mapping[str, tuple[str, Sequence[Check]]] = {
     "T10": ("scores are compared at equal progress", (_judged(judges.looks_no_further_than_its_own_progress),)),
     "T11": (
         "what is decided on is kept until it is copied",
-        (_judged(judges.decides_on_what_is_kept), _simulated("files")),
+        (_judged(judges.decides_on_what_is_kept), _judged(judges.retains_what_there_is), _simulated("files")),
     ),
     "T12": ("steps and budgets are never reset", (_simulated("steps"), _trained("steps"))),
     "T13": ("`ready` recurs, and begins anew after a copy", (_through(traps.ready_recurs),)),
@@ -117,7 +117,8 @@ class StrategyConformance:
 
     space: what is searched. sizes: of the populations that it is tried in; those that its `check` refuses are left out.
     moves: the names of what it may change after a copy; None: all that is not structural. metrics: the names of numbers
-    that it needs in reports, beside the score. plays: the runs that it decides; fewer are faster.
+    that it needs in reports, beside the score. intervals: that members train, about, in each run. plays: the runs that it
+    decides; fewer are faster.
     """
 
     exploit: Any = None
@@ -127,7 +128,8 @@ class StrategyConformance:
     sizes: Sequence[int] = SIZES
     moves: Sequence[str] | None = None
     metrics: Sequence[str] = ()
-    plays: int = 20
+    intervals: int = 5
+    plays: int = 16
 
     @pytest.fixture
     def trial(self) -> Trial:
@@ -178,7 +180,7 @@ def subject_of(case: type[StrategyConformance]) -> Subject:
     free = [name for name, h in case.space.items() if not h.structural]
     moves = free if case.moves is None else case.moves
     strategy = whole[name]() if name in whole else part
-    return Subject(strategy, case.space, tuple(case.sizes), tuple(case.metrics), tuple(moves))
+    return Subject(strategy, case.space, tuple(case.sizes), tuple(case.metrics), tuple(moves), case.intervals)
 
 
 @lru_cache(maxsize=1)  # all tests of a class share what is found in it

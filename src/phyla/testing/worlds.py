@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from phyla.doctor import examine
-from phyla.errors import PhylaError
+from phyla.errors import PhylaError, PhylaWarning
 from phyla.events import Claimed, Recorded, Ref
 from phyla.population import Population
 from phyla.strategies.contract import needs_samples
@@ -19,43 +20,40 @@ from phyla.testing.simulation import Faults, Simulation, outcome
 from phyla.view import View
 from phyla.worker import Outcome
 
-INTERVALS, STEPS = 6, 3
+STEPS = 3
 
 
 def simulate(subject: Subject) -> dict[str, list[str]]:
-    """What went wrong: "kills" changed a decision, "files" were gone, "recomputes", "size", "steps"."""
+    """What went wrong: "kills" changed a decision, "files" were gone, …; by these names, which strategies.py looks for."""
     found: dict[str, list[str]] = defaultdict(list)
     faults = Faults(crash=0.03, freeze=0.02, give_back=0.02, lost_answer=0.03)
     size = subject.size_near(6)
-    for seed, lead in ((1, 0), (2, None)):
-        known: dict[str, Any] = {"subject": subject, "members": size, "max_lead": lead, "intervals": INTERVALS}
-        known["max_steps"] = 20_000  # many times what it takes
-        runs = (
-            Simulated(seed, workers=1, faults=Faults.none(), **known),
-            Simulated(seed, workers=3, faults=faults, **known),
+    known: dict[str, Any] = {"subject": subject, "members": size, "intervals": subject.intervals, "max_steps": 20_000}
+    whole, broken, free = (
+        Simulated(1, workers=1, max_lead=0, faults=Faults.none(), **known),
+        Simulated(1, workers=3, max_lead=0, faults=faults, **known),
+        Simulated(2, workers=3, max_lead=None, faults=faults, **known),
+    )
+    for run in (whole, broken, free):
+        where = f"simulation {run.seed} ({size} members, max_lead={run.max_lead}, {run.workers} workers)"
+        for problem in run.run():
+            name = {"I2": "files", "I8": "recomputes"}.get(problem.invariant, "kills")
+            found["raises" if problem.where == "a worker" else name].append(f"{where}: {problem}")
+        for name, what in _counted(run.view, size, subject.intervals, steps=1):
+            found[name].append(f"{where}: {what}")
+    expected, came = outcome(whole.view), outcome(broken.view)
+    if expected != came:
+        place = min(p for p in expected.keys() | came.keys() if expected.get(p) != came.get(p))
+        what = (
+            f"member {place[0]} came in interval {place[1]} to {came.get(place)}, and without to {expected.get(place)}"
         )
-        for run in runs:
-            where = f"simulation {seed} ({size} members, max_lead={lead}, {run.workers} workers)"
-            for problem in run.run():
-                name = {"I2": "files", "I8": "recomputes"}.get(problem.invariant, "kills")
-                if problem.where == "a worker":
-                    name = "raises"
-                found[name].append(f"{where}: {problem}")
-            for name, what in _counted(run.view, size, steps=1):
-                found[name].append(f"{where}: {what}")
-        whole, broken = (outcome(run.view) for run in runs)
-        if lead == 0 and whole != broken:
-            first = min(place for place in whole.keys() | broken.keys() if whole.get(place) != broken.get(place))
-            found["kills"].append(
-                f"simulation {seed}: with workers that die, member {first[0]} came in interval {first[1]} to "
-                f"{broken.get(first)}, and without to {whole.get(first)}"
-            )
+        found["kills"].append(f"simulation 1: with workers that die, {what}")
     return found
 
 
-def _counted(view: View, size: int, steps: int) -> Iterator[tuple[str, str]]:
-    if len(view.done) != size or view.size != size or (view.done != INTERVALS).any():
-        yield "size", f"{size} members were to train {INTERVALS} intervals each, and did {view.done.tolist()}"
+def _counted(view: View, size: int, intervals: int, steps: int) -> Iterator[tuple[str, str]]:
+    if len(view.done) != size or view.size != size or (view.done != intervals).any():
+        yield "size", f"{size} members were to train {intervals} intervals each, and did {view.done.tolist()}"
     for record in view.records.values():
         if not record.void and record.total_steps != steps * record.interval:
             yield "steps", f"after {record!r}, {record.total_steps} steps are counted, not {steps * record.interval}"
@@ -99,10 +97,12 @@ def train(subject: Subject) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     size = subject.size_near(6)
     known: dict[str, Any] = {"strategy": subject.strategy, "seed": 0, "journal": "memory", "progress": False}
-    population = Population("conformance", subject.space, size, INTERVALS, **known)
+    population = Population("conformance", subject.space, size, subject.intervals, **known)
     try:
-        for name, what in _train(population, subject, size):
-            found[name].append(f"a real run of {size} members: {what}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PhylaWarning)
+            for name, what in _train(population, subject, size):
+                found[name].append(f"a real run of {size} members: {what}")
     except PhylaError as error:
         found["raises"].append(f"a real run of {size} members: {type(error).__name__}: {error}")
     events = [Recorded(n, event) for n, event in enumerate(population.run.events(), 1)]
@@ -132,4 +132,4 @@ def _train(population: Population, subject: Subject, size: int) -> Iterator[tupl
             yield "weights", f"{where}: it did not begin with the weights of {record.parent!r}"
         if not record.hypers == dict(member) == options:
             yield "live", f"{where}: {record.hypers} is recorded; the loop saw {dict(member)}, and init set {options}"
-    yield from _counted(population.view, size, STEPS)
+    yield from _counted(population.view, size, subject.intervals, STEPS)
