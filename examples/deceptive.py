@@ -3,7 +3,8 @@
     python examples/deceptive.py           # four short runs of 16 members; draws deceptive.png
 
 A lower learning rate cuts the noise now, and gets nowhere later. Who chooses after every second step lowers it at once, and is
-behind in the end even those who never choose. `phyla.testing.workloads` says how the toy is made. Needs matplotlib.
+behind in the end even those who never choose. This is one seed: `bench/greedy.py` has more, and `phyla.testing.workloads`
+says how the toy is made. Needs matplotlib.
 """
 
 import sys

@@ -217,24 +217,34 @@ class Groups:
         return None
 
 
-def gaussian_by_another_name() -> Any:
-    return {"explore": phyla.Gaussian({"learning_rate": 0.1})}
-
-
-CANNOT_WORK: list[tuple[Callable[[], dict[str, Any]], str]] = [
-    (gaussian_by_another_name, "Gaussian: sigma names 'learning_rate'; the space has 'lr', 'act'"),
-    (lambda: {"exploit": Groups(2, "dropout")}, r"Groups: 'dropout' is not among \['act', 'lr'\]"),
-    (lambda: {"exploit": Groups(5)}, "5 groups need 5 members, got 4"),
-    (lambda: {"exploit": phyla.Truncation}, "exploit=Truncation is a class; expected one of its instances"),
-    (lambda: {"exploit": 0.2}, r"exploit=0.2; expected a strategy such as phyla.Truncation\(0.2\)"),
-    (lambda: {"strategy": phyla.Truncation(0.2), "explore": phyla.Truncation(0.2)}, "explore=.*cannot be called as"),
+CANNOT_WORK: list[tuple[dict[str, Any], str]] = [
+    # a hyperparameter that the space does not have
+    ({"explore": phyla.Gaussian({"rate": 0.1})}, "Gaussian: sigma names 'rate'; the space has 'lr', 'act'"),
+    ({"explore": phyla.ByName({"rate": phyla.Perturb()})}, "ByName: it names 'rate'; the space has 'lr', 'act'"),
+    ({"explore": phyla.Either(phyla.Perturb(), phyla.Gaussian({"rate": 0.1}))}, "Gaussian: sigma names 'rate'"),
+    ({"exploit": Groups(2, "dropout")}, r"Groups: 'dropout' is not among \['act', 'lr'\]"),
+    # fewer members than groups
+    ({"exploit": Groups(5)}, "5 groups need 5 members, got 4"),
+    ({"strategy": phyla.MFPBT((1, 10))}, "MFPBT: 2 frequencies make 2 equal sub-populations .* got 4"),
+    ({"strategy": phyla.FIRE()}, "FIRE: 4 members are .*; it needs 2 of each or more. A size of 6 gives"),
+    ({"strategy": phyla.IPBT(), "size": 3}, "IPBT needs 4 members or more, got size=3"),
+    ({"exploit": phyla.Protect(phyla.Truncation(0.2), 4)}, "there is no member 4; the last of 4 is 3"),
+    # what a score is
+    (
+        {"strategy": phyla.MOPBT({"a": "max", "b": "min"})},
+        "the score must be one of the objectives, which are 'a', 'b'",
+    ),
+    # no strategies
+    ({"exploit": phyla.Truncation}, "exploit=Truncation is a class; expected one of its instances"),
+    ({"exploit": 0.2}, r"exploit=0.2; expected a strategy such as phyla.Truncation\(0.2\)"),
+    ({"explore": phyla.Truncation(0.2)}, "explore=.*cannot be called as"),
 ]
 
 
 @pytest.mark.parametrize(("options", "message"), CANNOT_WORK)
 def test_what_cannot_work_is_said_before_anything_is_trained(options: Any, message: str) -> None:
     with pytest.raises(phyla.SettingsError, match=message):
-        make(**options())
+        make(**options)
 
 
 @pytest.mark.parametrize("decision", [None, "copy", {"lr": 0.1}])
@@ -252,16 +262,18 @@ def test_a_strategy_that_gives_no_decision_ends_the_loop_and_says_what_was_expec
 # Strategies that compare samples --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Compares:
-    needs_samples = True
-
-    def __call__(self, view: View, member: int, rng: np.random.Generator) -> Record | None:
-        return None
-
-
-def test_a_number_where_samples_are_compared_is_refused_with_what_was_given_expected_and_to_do() -> None:
-    population = make(exploit=Compares())
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"exploit": phyla.TTest()},
+        {"exploit": phyla.Backtrack(phyla.TTest())},
+        {"exploit": phyla.Protect(phyla.TTest(), 0)},
+        {"strategy": phyla.IPBT(phyla.Evolve(phyla.TTest(), phyla.Perturb()))},
+    ],
+    ids=["TTest", "Backtrack", "Protect", "IPBT"],
+)
+def test_a_number_where_samples_are_compared_is_refused_with_what_was_given_expected_and_to_do(how: Any) -> None:
+    population = make(**how)
     member = population.claim()
     assert member is not None
     with pytest.raises(phyla.ScoreError) as caught:
@@ -277,13 +289,13 @@ def test_a_number_where_samples_are_compared_is_refused_with_what_was_given_expe
 
 @pytest.mark.parametrize("score", [math.nan, None, [], [1.0, math.nan]])
 def test_who_has_diverged_or_has_no_score_yet_needs_no_samples(score: Any) -> None:
-    population = make(exploit=Compares(), size=1, intervals=1)
+    population = make(exploit=phyla.TTest(), size=1, intervals=1)
     train(population, lambda member: score)
     assert population.view.finished
 
 
 def test_a_dict_of_scores_may_hold_the_samples() -> None:
-    population = make(exploit=Compares(), metric="return", size=1, intervals=1)
+    population = make(exploit=phyla.TTest(), metric="return", size=1, intervals=1)
     train(population, lambda member: {"return": np.array([1.0, 3.0]), "length": 7})
     assert population.best is not None
     assert (population.best.score, population.best.samples) == (2.0, [1.0, 3.0])

@@ -25,6 +25,7 @@ from phyla.strategies.describe import describe
 from phyla.strategies.fire import FIRE, Role, _Seen
 from phyla.strategies.perturb import Gaussian, Perturb
 from phyla.strategies.rebuild import rebuild
+from phyla.testing import workloads
 from phyla.testing.simulation import Faults, Simulation, outcome
 
 NAN, INF = float("nan"), float("inf")
@@ -97,7 +98,7 @@ def test_a_curve_wholly_above_is_moved_down_and_the_largest_difference_counts() 
     low, high = curve(0, 3, 6, 9), curve(100, 110, 120)
     # Moved to begin at 9, 8.1, …, 0.9; at 2.7 the lower one comes in at its second score, and 22.7 stands against 9.
     assert best_score_diff(high, low) == pytest.approx(13.7)
-    assert best_score_diff(low, high) == 0
+    assert best_score_diff(low, high) == best_score_diff(curve(0, 30, 60, 90), high) == 0  # below, however steep
     assert best_score_diff(curve(100, 99), low) == 0  # falling, it is better nowhere; but never below 0
 
 
@@ -678,3 +679,13 @@ def test_it_comes_back_from_its_description() -> None:
 def test_other_values_are_refused_with_what_was_given_and_expected(wrong: dict[str, Any], expected: str) -> None:
     with pytest.raises(SettingsError, match=f"^FIRE: .*{expected}"):
         FIRE(**wrong)
+
+
+@pytest.mark.slow
+def test_as_it_is_by_default_greed_does_not_win_where_it_deceives() -> None:
+    def median(**how: Any) -> float:
+        finals = [workloads.deceptive(seed=seed, **how).final for seed in range(8)]
+        return float(np.median([record.score for record in finals if record is not None and record.score is not None]))
+
+    best_interval = median(interval=20)  # for PBT, of all
+    assert median(strategy=FIRE()) > best_interval > median(interval=20, exploit=None) > median(interval=1)

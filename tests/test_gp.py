@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,12 @@ from phyla.strategies.gp import Inputs, Parameters, condition, fit, standardised
 
 P = Parameters(variance=1.3, noise=0.05, lengths=(0.3, 0.8), decay=0.0, decay_categories=0.07, mix=0.4)
 N, M = 40, 25
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with gp.one_thread():
+        yield
 
 
 def rows(n: int = N, d: int = 2, seed: int = 0) -> tuple[Any, Any, Any, Any]:
@@ -124,33 +131,6 @@ def test_what_is_pretended_moves_no_mean_and_leaves_less_doubt() -> None:
     np.testing.assert_allclose(again.mean_std(*at), (mean_after, std_after), atol=1e-8)
 
 
-def test_picks_are_those_of_pretending_one_after_the_other() -> None:
-    x, y, time, c = rows()
-    model, at = condition(replace(P, decay=0.03), x, y, time, c), Inputs.of(*(rows(200, seed=1)[i] for i in (0, 2, 3)))
-    expected, pretended = [], model
-    for _ in range(6):
-        mean, std = pretended.mean_std(*at)
-        expected.append(int(np.argmax(mean + 1.5 * std)))
-        pretended = pretended.pretend(*(array[expected[-1]] for array in at))
-    assert model.picks(1.5, 6, 0.0, *at) == expected
-    assert len(set(expected)) == 6
-
-
-def test_picks_keep_apart_even_where_nothing_is_in_doubt() -> None:
-    x = np.linspace(0, 1, 50)[:, None]
-    model = condition(replace(P, lengths=(0.5,), noise=1e-6), x, standardised(-((x[:, 0] - 0.4) ** 2)))
-    at = np.linspace(0, 1, 1001)[:, None]
-    assert [abs(at[i, 0] - 0.4) < 0.01 for i in model.picks(1.0, 4, 0.0, at)] == [True] * 4
-    apart = sorted(at[i, 0] for i in model.picks(1.0, 4, 0.05, at))
-    assert np.diff(apart).min() > 0.05
-    assert np.abs(np.array(apart) - 0.4).max() < 0.16
-    # Of other categories they may have the same inputs; and where all are near one another, some are taken all the same.
-    kinds = np.repeat([[0], [1]], 25, 0)
-    both = condition(replace(P, lengths=(0.5,)), x, standardised(x[:, 0]), None, kinds)
-    assert set(both.picks(0.0, 2, 0.5, np.ones((2, 1)), None, np.array([[0], [1]]))) == {0, 1}
-    assert len(model.picks(1.0, 3, 2.0, at)) == 3
-
-
 # The fit --------------------------------------------------------------------------------------------------------------
 
 
@@ -245,6 +225,18 @@ def test_what_is_not_finite_is_refused(bad: float, which: int) -> None:
     data[which][3] = bad
     with pytest.raises(np.linalg.LinAlgError, match="not finite"):
         fit(*data)
+
+
+def test_blas_has_one_thread_meanwhile_and_its_own_again_after_it() -> None:
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def threads() -> set[int]:
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    with threadpool_limits(2, "blas"):
+        with gp.one_thread(), gp.one_thread():
+            assert threads() == {1}
+        assert threads() == {2}
 
 
 # Targets --------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from phyla.strategies.initiator import Initiator
 from phyla.strategies.perturb import Gaussian, Perturb
 from phyla.strategies.rebuild import rebuild
 
-quick = settings(derandomize=True, deadline=None, max_examples=60, database=None)
+quick = settings(derandomize=True, deadline=None, max_examples=30, database=None)
 NAN, INF = float("nan"), float("inf")
 PAPER = Initiator(Perturb(0.5), elite=0)
 
@@ -54,14 +54,14 @@ def test_all_others_are_met_equally_often() -> None:
     story = told([0.0, 1.0, 2.0, 3.0, 4.0])
     found = Counter(
         record.weights if record.weights is KEEP else record.weights.id  # type: ignore[union-attr]
-        for record in (asked(story, 2, PAPER, seed) for seed in range(2000))
+        for record in (asked(story, 2, PAPER, seed) for seed in range(800))
     )
     assert set(found) == {KEEP, 3, 4}
-    assert abs(found[KEEP] - 1000) < 4 * math.sqrt(500)
-    assert abs(found[3] - 500) < 4 * math.sqrt(2000 * 0.25 * 0.75)
+    assert abs(found[KEEP] - 400) < 4 * math.sqrt(200)
+    assert abs(found[3] - 200) < 4 * math.sqrt(800 * 0.25 * 0.75)
 
 
-@pytest.mark.parametrize("n", range(1, 33))
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 17, 32])
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_just_the_best_go_on_unchanged_also_among_equals(n: int, mode: str) -> None:
     rng = np.random.default_rng(n)

@@ -220,7 +220,7 @@ def test_a_part_that_saves_its_attributes_is_looked_into_and_one_with_ways_of_it
         opaque = phyla.Part(Agent(x), lambda agent: agent.w, lambda agent, w: setattr(agent, "w", w))
         return {"agent": phyla.Part(Agent(x)), "opaque": opaque}
 
-    now = mixed(make(16.0), ps.unwrap(make(8.0)) and make(8.0))
+    now = mixed(make(16.0), make(8.0))
     agent, opaque = now["agent"], now["opaque"]
     assert isinstance(agent, Agent)
     assert [agent.w.item(), *(p.item() for p in agent.net.parameters())] == [8.0, 8.0, 8.0]

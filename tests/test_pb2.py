@@ -23,11 +23,12 @@ from phyla.journal.sqlite import SqliteJournal
 from phyla.record import Record
 from phyla.settings import Settings
 from phyla.space import Choice, Float, Hypers, Int, Space, describe
-from phyla.strategies import bandit, gp
-from phyla.strategies.contract import FRESH, KEEP, Decision, Strategy
+from phyla.strategies import bandit, gp, places
+from phyla.strategies.contract import FRESH, KEEP, Decision, Strategy, advise
 from phyla.strategies.evolve import Evolve
 from phyla.strategies.pb2 import PB2, PB2Mix, _trust, gains
 from phyla.strategies.perturb import Perturb
+from phyla.strategies.places import Places, unordered
 from phyla.strategies.truncation import Truncation
 from phyla.view import View
 from phyla.worker import Outcome, Worker, drive
@@ -151,9 +152,12 @@ def test_where_the_model_cannot_be_fitted_it_perturbs_and_says_why(monkeypatch: 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_it_goes_where_most_was_gained(mode: str) -> None:
-    story = played(PB2(), LR, at_peak, intervals=15, mode=mode)
-    late = [LR["lr"].encode(record.hypers["lr"]) for record in copies(story) if record.interval > 10]
-    assert np.abs(np.array(late) - PEAK).mean() < 0.1
+    def low(member: int, space: Space) -> Hypers:
+        return {"lr": space["lr"].decode(0.1 * member)}
+
+    story = played(PB2(), LR, at_peak, intervals=15, mode=mode, births=low)
+    late = [LR["lr"].encode(record.hypers["lr"]) for record in copies(story) if record.interval > 8]
+    assert np.median(np.abs(np.array(late) - PEAK)) < 0.05  # perturbing moves by 0.02
 
 
 def test_scores_that_are_mirrored_make_the_same_choices_under_the_other_mode() -> None:
@@ -218,10 +222,27 @@ def test_who_is_replaced_together_tries_different_things(monkeypatch: pytest.Mon
     space: Space = {"lr": Float(1e-4, 1.0, log=True), "dropout": Float(0.0, 0.8)}
     story = played(PB2(), space, lambda h: at_peak(h) * (1 - h["dropout"]), size=16, intervals=8)
     losers = [record.id for record in story.view.ranked(0)][:4]
-    assert spread(story, losers, PB2()) > 0.03
-    # Had they not counted one another as pending, they would have met.
-    monkeypatch.setattr(PB2, "_ahead", lambda self, view, member: 0)
-    assert spread(story, losers, PB2()) < 0.015
+    assert spread(story, losers, PB2()) > 0.05
+    # Were what others choose not passed over, they would meet: there is no doubt where most is gained.
+    monkeypatch.setattr(places, "PASSED_OVER", 0)
+    assert spread(story, losers, PB2()) < 0.02
+
+
+def test_each_knows_exactly_what_those_before_it_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = played(PB2Mix(), KINDS, only_true, size=16, intervals=8)
+    losers, found = [record.id for record in story.view.ranked(0)][:4], dict[int, list[Any]]()
+    following = places.Search.next
+
+    def watched(search: Any, *args: Any) -> Any:
+        chosen = following(search, *args)
+        found.setdefault(member, []).append(search.places.hypers(chosen))
+        return chosen
+
+    monkeypatch.setattr(places.Search, "next", watched)
+    choices = []
+    for member in losers:
+        choices.append(decide(story.view, member, PB2Mix()).hypers)
+    assert [found[member] for member in losers] == [choices[:n] for n in range(1, 5)]
 
 
 def test_a_fit_goes_on_from_the_newest_one_that_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,6 +282,29 @@ def test_integers_ordered_choices_and_structural_ones_stay_what_they_are() -> No
             assert all(space[name].contains(value) for name, value in record.hypers.items())
         best = [(record.hypers["units"], record.hypers["batch"]) for record in late if record.interval > 8]
         assert Counter(best).most_common(1)[0][0] == (8, 128)
+
+
+def test_structural_ones_are_not_searched() -> None:
+    space: Space = {**LR, "depth": Int(1, 9, structural=True)}
+    story = played(PB2(), space, lambda h: at_peak(h) + h["depth"], intervals=8)
+    decision = PB2()(story.view, story.view.ranked(0)[0].id, np.random.default_rng(0))
+    assert isinstance(decision.weights, Record)
+    assert decision.hypers["depth"] == decision.weights.hypers["depth"]
+
+
+def test_only_values_that_there_are_are_judged() -> None:
+    space: Space = {"n": Int(1, 4), "batch": Choice(16, 32, 64, ordered=True), "kind": Choice("a", "b")}
+    all_of_them = Places(space, unordered(space))
+    at = all_of_them.inputs([{"n": 2, "batch": 32, "kind": "a"}], [0.0], 0)
+    for radius in (None, 0.2):
+        drawn = all_of_them.drawn(at, {"n", "batch", "kind"}, 200, radius, np.random.default_rng(0))
+        batch, n = drawn.x[:, 1], drawn.x[:, 2]
+        assert set(batch.tolist()) == {0.0, 0.5, 1.0}
+        assert {round(3 * x, 9) for x in n.tolist()} == {0, 1, 2, 3}
+        assert set(drawn.categories[:, 0].tolist()) == {0, 1}
+    still = all_of_them.drawn(at, {"n"}, 50, None, np.random.default_rng(0))
+    assert set(still.x[:, 1].tolist()) == {0.5}
+    assert not still.categories.any()
 
 
 def test_the_bound_is_a_number_for_any_number_of_rows() -> None:
@@ -307,8 +351,15 @@ def test_where_there_are_only_choices_the_bandit_alone_chooses() -> None:
     space: Space = {"kind": Choice("a", "b", "c", "d")}
     story = played(PB2Mix(), space, lambda h: float(h["kind"] == "c"), intervals=40)
     late = [record for record in copies(story) if record.interval > 15]
-    assert all(told(record).keys() == {"rows"} for record in late)
     assert sum(record.hypers["kind"] == "c" for record in late) > 0.5 * len(late)
+
+
+def test_pb2_advises_pb2_mix_for_them() -> None:
+    settings = Settings(seed=0, space=describe(KINDS), size=4, intervals=30)
+    (said,) = advise(PB2(), KINDS, settings)
+    assert "('kind')" in said
+    assert "phyla.PB2Mix()" in said
+    assert advise(PB2Mix(), KINDS, settings) == advise(PB2(), LR, settings) == []
 
 
 def rounds(*plays: tuple[list[int], list[float]]) -> tuple[Any, Any, Any]:
@@ -444,9 +495,16 @@ def test_while_one_worker_decides_others_claim_and_report(tmp_path: Path) -> Non
 # Whether it is any good -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("mixed", "arm", "seeds"), [(False, "PB2", 6), (True, "PB2Mix", 8)])
+@pytest.mark.parametrize(
+    ("mixed", "arm", "seeds"),
+    [
+        (False, "PB2", 3),
+        pytest.param(False, "PB2", 10, marks=pytest.mark.slow),
+        pytest.param(True, "PB2Mix", 10, marks=pytest.mark.slow),
+    ],
+)
 def test_they_beat_perturb_where_the_best_drifts(mixed: bool, arm: str, seeds: int) -> None:
-    """On fewer seeds than bench/pb2.py: the middle seed gains over a quarter, and nearly all gain."""
+    """On fewer seeds than in bench/pb2.py: the middle seed gains over a quarter, and nearly all gain."""
     pairs = [(bench.best_final(arm, seed, mixed), bench.best_final("Perturb", seed, mixed)) for seed in range(seeds)]
     ours, others = np.array(pairs).T
     assert np.median(ours / others) > 1.25

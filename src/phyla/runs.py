@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phyla import host, randomness, snapshot
 from phyla import lineage as _lineage
@@ -29,9 +29,10 @@ from phyla.randomness import Purpose
 from phyla.record import Record
 from phyla.settings import Settings
 from phyla.space import Hypers
-from phyla.strategies import mopbt
-from phyla.strategies.mopbt import Front
 from phyla.view import View, fold
+
+if TYPE_CHECKING:
+    from phyla.strategies.mopbt import Front
 
 _HOMES = {"sqlite": "journal.db", "directory": "journal"}
 """Where in a run's directory its journal lies."""
@@ -194,6 +195,8 @@ class Run:
 
         None for other runs, and before the first report that has every objective.
         """
+        from phyla.strategies import mopbt  # here: few runs have one
+
         return mopbt.front(self.view)
 
     @property

@@ -70,7 +70,7 @@ class FIRE:
     Raises SettingsError for other values; `check`, for a population with fewer than two members for each role.
 
     >>> FIRE().roles(8)
-    ['P1', 'P2', 'evaluator', 'P1', 'P2', 'P1', 'P2', 'evaluator']
+    ['P1', 'P2', 'evaluator', 'P1', 'P2', 'evaluator', 'P1', 'P2']
     """
 
     shares: tuple[float, float, float] = (8, 8, 6)

@@ -29,17 +29,13 @@ import numpy as np
 Array: TypeAlias = np.ndarray[Any, Any]
 
 LEARN_FROM = 300
-"""The parameters are fitted to so many of the newest rows; what is predicted from them, uses all."""
+"""The parameters are fitted to so many of the newest rows; what is predicted with them uses all."""
 
 STEPS = 40
 """Of the fit, at most."""
 
 LEAST_NOISE = 1e-6
 """Keeps equal inputs apart: the kernel's matrix stays positive definite."""
-
-
-PASSED_OVER = 1e6
-"""Standard deviations that no place makes up for."""
 
 
 @dataclass(frozen=True)
@@ -102,26 +98,6 @@ class Posterior:
         explained = np.square(self._inverse @ covariance).sum(0)
         return covariance.T @ self._weights, np.sqrt(np.maximum(self.parameters.variance - explained, 0.0))
 
-    def picks(self, trust: float, k: int, apart: float, x: Any, time: Any = None, categories: Any = None) -> list[int]:
-        """Which k of m places to try at once: each has the highest mean + trust · std once those before it are pretended.
-
-        apart: those that are so near to one before it are passed over, where there are others; a function that is known
-        well leaves no doubt to spread them.
-        """
-        at, taken = Inputs.of(x, time, categories), np.zeros(len(x))
-        covariance = _kernel(self.parameters, self.inputs, at)
-        mean, known = covariance.T @ self._weights, self._inverse @ covariance  # [m], [n, m]
-        variance, found, seen = self.parameters.variance - np.square(known).sum(0), list[int](), list[Array]()
-        for _ in range(k):
-            i = int(np.argmax(mean + trust * np.sqrt(np.maximum(variance, 0.0)) - taken))
-            found.append(i)
-            one = Inputs(*(array[i : i + 1] for array in at))
-            taken = taken + PASSED_OVER * near(apart, at, one)[:, 0]
-            shared = _kernel(self.parameters, one, at)[0] - known[:, i] @ known - sum(row[i] * row for row in seen)
-            seen.append(shared / math.sqrt(max(variance[i], 0.0) + self.parameters.noise))
-            variance = variance - np.square(seen[-1])
-        return found
-
     def pretend(self, x: Any, time: Any = None, categories: Any = None) -> Posterior:
         """As if the function had been seen at one place, [d] or [1, d], and had been as expected: only std changes.
 
@@ -153,7 +129,8 @@ def fit(x: Any, y: Any, time: Any = None, categories: Any = None, start: Paramet
     d = inputs.x.shape[1]
     newest = Inputs(*(array[-LEARN_FROM:] for array in inputs))
     begin = _pack(start) if start is not None and len(start.lengths) == d else _prior(d)[0]
-    theta = _minimise(lambda theta: _loss(theta, newest, y[-LEARN_FROM:]), begin)
+    sharpness = 1 + len(newest.x) / 8  # of the minimum, at a guess: without one, the first steps are far too long
+    theta = _minimise(lambda theta: _loss(theta, newest, y[-LEARN_FROM:]), begin, sharpness)
     return condition(_rounded(_unpack(theta)), x, y, time, categories)
 
 
@@ -183,13 +160,7 @@ def standardised(y: Any) -> Array:
     return np.asarray((y - y.mean()) / spread if spread > 0 else np.zeros(len(y)))
 
 
-def near(most: float, a: Inputs, b: Inputs) -> Array:
-    """Which of n rows are near which of m others, bool [n, m]: no input is further apart, and all categories are equal."""
-    equal = (a.categories[:, None] == b.categories).all(2)
-    return np.asarray((np.abs(a.x[:, None] - b.x) <= most).all(2) & equal)
-
-
-_ALONE = threading.Lock()  # the limit is the process's: it must be restored in the order in which it was set
+_ALONE = threading.RLock()  # the limit is the process's: it must be restored in the order in which it was set
 
 
 @contextmanager
@@ -300,11 +271,14 @@ def _loss(theta: Array, inputs: Inputs, y: Array) -> tuple[float, Array]:
     return 0.5 * float(surprise @ surprise) - _log_likelihood(lower, y, weights), surprise / width - np.array(slope)
 
 
-def _minimise(loss: Callable[[Array], tuple[float, Array]], theta: Array, steps: int = STEPS) -> Array:
-    """A minimum near theta, by BFGS with backtracking (Nocedal & Wright, "Numerical Optimization", algorithm 6.1)."""
+def _minimise(loss: Callable[[Array], tuple[float, Array]], theta: Array, sharpness: float) -> Array:
+    """A minimum near theta, by BFGS with backtracking (Nocedal & Wright, "Numerical Optimization", algorithm 6.1).
+
+    sharpness: about the second derivative there.
+    """
     value, slope = loss(theta)
-    curvature = np.eye(len(theta))  # the inverse of the second derivative, as far as it is known
-    for _ in range(steps):
+    curvature = np.eye(len(theta)) / sharpness  # the inverse of the second derivative, as far as it is known
+    for _ in range(STEPS):
         step = -curvature @ slope
         step *= min(1.0, _FARTHEST / max(np.abs(step).max(), 1e-12))
         for _ in range(10):

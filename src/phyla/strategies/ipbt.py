@@ -26,15 +26,18 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from phyla import randomness
 from phyla.errors import SettingsError
 from phyla.events import Ref
+from phyla.randomness import Purpose
 from phyla.record import Record
 from phyla.settings import Settings
-from phyla.space import Choice, Hypers, Space, draw
+from phyla.space import Hypers, Space, draw
 from phyla.strategies import contract, given, gp
 from phyla.strategies.contract import FRESH, KEEP, Decision, Mix, Strategy, Weights
 from phyla.strategies.evolve import Evolve
 from phyla.strategies.perturb import Perturb
+from phyla.strategies.places import Places, Search, unordered
 from phyla.strategies.truncation import Truncation, group_size, quorum
 from phyla.view import View
 
@@ -50,9 +53,12 @@ FEWEST_MEMBERS, FEWEST_INTERVALS = 4, 40
 FEWEST_ROWS = 4
 """Earlier candidates from which a model is made."""
 
-OFFERS, HOPE, NEAR = 200, math.sqrt(3), 0.1
-"""Hyperparameters among which the model chooses, and standard deviations that it adds to what it expects of each; without a
-model, the standard deviation of what is drawn near the best start, as a share of each range."""
+TOGETHER = 2**32 - 1
+"""In the place of a member, for what is drawn for all."""
+
+HOPE, APART, NEAR = math.sqrt(3), 0.02, 0.1
+"""Standard deviations that a model adds to what it expects; the share of a range by which its choices differ in one number at
+least; and without a model, the standard deviation of what is drawn near the best start, as such a share."""
 
 
 class Stage(NamedTuple):
@@ -227,10 +233,13 @@ class _Seen:
         """A candidate. A model chooses for every other member's first one, and for the second ones of the others."""
         hypers, how = draw(self.view.space_of(self.member), rng), "random"
         place, guided = divmod(self.member + stage.step, 2)
-        starts = _starts(self.view, self.known) if guided else []
+        crashed = self.view.forced[self.member]  # a model would choose the same for it again
+        starts = _starts(self.view, self.known) if guided and not crashed else []
         if starts:
             before = place + stage.step * (self.view.size // 2)
-            hypers, how = _expected(starts, self.view.space_of(self.member), stage.round, before, rng)
+            # The same for all who choose in this round, so that each knows what those before it have chosen.
+            shared = randomness.generator(self.view.settings.seed, TOGETHER, stage.start, Purpose.DECIDE, stage.round)
+            hypers, how = _expected(starts, self.view.space_of(self.member), stage.round, before, shared)
         return _noted(Decision(weights, hypers), stage, hypers=how, **said)
 
     def one_of_the_best(self, rng: np.random.Generator) -> Record | None:
@@ -331,7 +340,8 @@ def _deal(view: View, candidates: Mapping[int, Sequence[Record]]) -> dict[int, R
 def _rises(curve: tuple[float, ...]) -> bool:
     """Whether a curve still rises at its end, once a Gaussian process has smoothed it."""
     at = np.linspace(0, 1, len(curve))[:, None]
-    mean, _ = gp.fit(at, gp.standardised(curve)).mean_std(at[-2:])
+    with gp.one_thread():
+        mean, _ = gp.fit(at, gp.standardised(curve)).mean_std(at[-2:])
     return bool(mean[1] > mean[0])
 
 
@@ -357,35 +367,28 @@ def _expected(
     starts: Sequence[tuple[Record, float]], space: Space, number: int, before: int, rng: np.random.Generator
 ) -> tuple[Hypers, str]:
     """Hyperparameters for a candidate of round `number`, and how they came about. before: how many others choose first."""
+    best, _ = max(starts, key=lambda one: one[1])
     try:
         if len(starts) < FEWEST_ROWS:
             raise np.linalg.LinAlgError(f"only {len(starts)} candidates are known")
-        return _modelled(starts, space, number, before, rng), "expected of a model"
+        with gp.one_thread():
+            found, how = _promised(starts, best.hypers, space, number, before, rng), "expected of a model"
     except np.linalg.LinAlgError as error:
-        best, _ = max(starts, key=lambda one: one[1])
-        near = {name: space[name].shift(best.hypers[name], NEAR, rng) for name in sorted(space)}
-        return {name: near[name] for name in space}, f"near the best start: {error}"
+        for _ in range(before + 1):
+            found = {name: space[name].shift(best.hypers[name], NEAR, rng) for name in sorted(space)}
+        how = f"near the best start: {error}"
+    return {name: found[name] for name in space}, how
 
 
-def _modelled(
-    starts: Sequence[tuple[Record, float]], space: Space, number: int, before: int, rng: np.random.Generator
+def _promised(
+    starts: Sequence[tuple[Record, float]], at: Hypers, space: Space, number: int, before: int, rng: np.random.Generator
 ) -> Hypers:
-    """The best of OFFERS for a model of what starts have come to; those who choose first are taken to choose alike."""
-    kinds = [name for name in sorted(space) if isinstance(h := space[name], Choice) and not h.ordered]
-    numbers = [name for name in sorted(space) if name not in kinds]
-
-    def placed(many: Sequence[Hypers]) -> tuple[np.ndarray, np.ndarray]:
-        x = [[space[name].encode(hypers[name]) for name in numbers] for hypers in many]
-        # Which of its values a choice has, by a number that is the same for equal ones only.
-        c = [[round(1e6 * space[name].encode(hypers[name])) for name in kinds] for hypers in many]
-        return np.array(x, float).reshape(len(many), len(numbers)), np.array(c, int).reshape(len(many), len(kinds))
-
-    offers = [{name: space[name].sample(rng) for name in sorted(space)} for _ in range(OFFERS)]
-    (x, c), (x_new, c_new) = placed([root.hypers for root, _ in starts]), placed(offers)
-    times = [(_stage_of(root) or Stage()).round for root, _ in starts]
-    model = gp.fit(x, gp.standardised([best for _, best in starts]), times, c)
+    """What a model of all starts expects most of, near `at` or anywhere, where others have chosen first, by the same draws."""
+    places, same = Places(space, unordered(space)), np.zeros(len(starts))
+    rounds = [(_stage_of(root) or Stage()).round for root, _ in starts]
+    rows = places.inputs([root.hypers for root, _ in starts], same, rounds)
+    model = gp.fit(rows.x, gp.standardised([best for _, best in starts]), rows.time, rows.categories)
+    search = Search(places, model, HOPE, APART)
     for _ in range(before + 1):
-        mean, std = model.mean_std(x_new, number, c_new)
-        chosen = int(np.argmax(mean + HOPE * std))
-        model = model.pretend(x_new[chosen], number, c_new[chosen])
-    return {name: offers[chosen][name] for name in space}
+        found = search.next(places.inputs([at], same[:1], number), set(space), rng)
+    return places.hypers(found)

@@ -126,7 +126,11 @@ class MOPBT:
         if len(self.objectives) == 1:
             return {}
         better = "a donor is better by fronts over all objectives, and may be worse in the score"
-        return {"T4": better, "T6": f"{better}: members of equal scores are not equal"}
+        return {
+            "T3": f"{better}: so whoever is best by score may be among the worst",
+            "T4": better,
+            "T6": f"{better}: members of equal scores are not equal",
+        }
 
     def __call__(self, view: View, member: int, rng: np.random.Generator) -> Decision:
         own = view.restorable(member)
@@ -172,7 +176,9 @@ class MOPBT:
             record = view.records[ref]
             if not record.void and (values := _values(record, axes)) is not None:
                 kept[ref] = values
-        newest = next(reversed(view.records.values()))
+        newest = next(reversed(view.records.values()), None)
+        if newest is None:
+            return ()
         return self._admit(kept, newest.ref, _values(newest, axes)).keys()
 
     def _admit(self, kept: dict[Ref, Values], ref: Ref, values: Values | None) -> dict[Ref, Values]:

@@ -15,7 +15,8 @@ phyla's own:
   and ln(0.4 n), which is negative for n ≤ 2.)
 - Numbers are on their axis, logarithmic where that is theirs; time counts intervals; no window is chosen, since the rate at
   which the model forgets is fitted.
-- Who is replaced finds out by its own draws what those worse than itself would choose, and then chooses. No claims are read.
+- Those who are replaced together draw the same numbers, so each finds out what those worse than itself choose, and then chooses
+  something else. No claims are read.
 - The first fits have few rows: where there are too few, or a fit fails, `fallback` explores, and the notes say so.
 """
 
@@ -32,15 +33,17 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from phyla import randomness
 from phyla.errors import SettingsError
+from phyla.randomness import Purpose
 from phyla.record import Record
 from phyla.settings import Settings
 from phyla.space import Choice, Hypers, Space, draw
 from phyla.strategies import bandit, contract, given, gp
 from phyla.strategies.contract import FRESH, KEEP, Decision, Explore
 from phyla.strategies.perturb import Perturb
-from phyla.strategies.places import Places, number_of, unordered
-from phyla.strategies.truncation import Truncation, group_size
+from phyla.strategies.places import Places, Search, number_of, unordered
+from phyla.strategies.truncation import group_size, quorum
 from phyla.view import View
 
 NOTE = "pb2"
@@ -48,6 +51,12 @@ NOTE = "pb2"
 
 MORE_ROWS = 2
 """So many more gains than numbers, and the score before, make a model."""
+
+APART = 0.05
+"""The share of a range by which those who are replaced together differ in one number at least; less if they are many."""
+
+TOGETHER = 2**32 - 1
+"""In the place of a member, for what is drawn for several."""
 
 Notes: TypeAlias = dict[str, Any]
 
@@ -84,6 +93,13 @@ def _newest_first(view: View, member: int) -> Iterator[Record]:
     return heapq.merge(*map(reversed, view.known(member)), key=lambda record: (-record.interval, -record.id))
 
 
+class Chooser(NamedTuple):
+    """Somebody who is replaced."""
+
+    donor: Record
+    rng: np.random.Generator  # draws what it chooses
+
+
 class _NoModel(Exception):
     """Why there is none."""
 
@@ -106,56 +122,71 @@ class _Bandits(ABC):
         contract.check(self.fallback, space, settings)
 
     def __call__(self, view: View, member: int, rng: np.random.Generator) -> Decision:
-        donor = Truncation(self.fraction)(view, member, rng)
-        if donor is None:
+        choosers = self._choosers(view, member)
+        if member not in choosers:
             own = view.restorable(member)
             assert own is not None  # decide.py sees to it
             return Decision(KEEP, own.hypers)
-        return self._copy(donor, view, member, rng)
+        return self._copy(choosers, view, member, rng)
 
     def rescue(self, view: View, member: int, rng: np.random.Generator) -> Decision:
         """For a member whose own state is lost: copies one of the best, or is born again where nobody can be copied."""
-        donors = [record for record in view.ranked(member) if record.finite and record.id != member]
-        if not donors:
-            return Decision(FRESH, draw(view.space_of(member), rng))
-        best = donors[-max(1, group_size(self.fraction, len(donors))) :]
-        return self._copy(best[rng.integers(len(best))], view, member, rng)
+        choosers = self._choosers(view, member)
+        if member not in choosers:
+            donors = [record for record in view.ranked(member) if record.finite and record.id != member]
+            if not donors:
+                return Decision(FRESH, draw(view.space_of(member), rng))
+            best = donors[-max(1, group_size(self.fraction, len(donors))) :]
+            choosers[member] = Chooser(best[rng.integers(len(best))], rng)
+        return self._copy(choosers, view, member, rng)
 
-    def _copy(self, donor: Record, view: View, member: int, rng: np.random.Generator) -> Decision:
+    def _choosers(self, view: View, member: int) -> dict[int, Chooser]:
+        """Who is replaced together with this member, worst first, by id. Who copies whom is as in Truncation.
+
+        One generator draws for all of them, and it is the same for each: so they know of one another what they choose.
+        """
+        ranked, interval = view.ranked(member), int(view.done[member]) + 1
+        k = group_size(self.fraction, len(ranked)) if len(ranked) >= quorum(view.size) else 0
+        best = [record for record in ranked[len(ranked) - k :] if record.finite]
+        if not best:
+            return {}
+        together = randomness.generator(view.settings.seed, TOGETHER, interval, Purpose.DECIDE, 0)
+        return {loser.id: Chooser(best[together.integers(len(best))], together) for loser in ranked[:k]}
+
+    def _copy(self, choosers: dict[int, Chooser], view: View, member: int, rng: np.random.Generator) -> Decision:
+        donor = choosers[member].donor
         try:
             with gp.one_thread():
-                hypers, notes = self._explore(donor, view, member, rng)
+                hypers, notes = self._explore(choosers, view, member)
         except (_NoModel, np.linalg.LinAlgError) as error:
             hypers = self.fallback(donor.hypers, view.space_of(member), view, member, rng)
             notes = {"fallback": str(error)}
         return Decision(donor, hypers, notes={NOTE: notes})
 
-    def _explore(self, donor: Record, view: View, member: int, rng: np.random.Generator) -> tuple[Hypers, Notes]:
-        """What to go on from this report with, and how it was found. Raises _NoModel, or np.linalg.LinAlgError."""
+    def _explore(self, choosers: dict[int, Chooser], view: View, member: int) -> tuple[Hypers, Notes]:
+        """What the member goes on with, and how that was found. Raises _NoModel, or np.linalg.LinAlgError."""
         space, known = view.space_of(member), gains(view, member, self.rows)
         places = Places(space, unordered(space) if self._sees_kinds else {})
         needed = 1 + len(places.numbers) + MORE_ROWS
         if len(known) < needed:
             raise _NoModel(f"{len(known)} rows of {needed} needed")
-        gained = gp.standardised([gain.rate for gain in known])
-        first = self._first(known, gained, view, member, rng)
-        free = {name for name in (*places.numbers, *places.kinds) if name not in first and not space[name].structural}
-        if not free:
-            return {**donor.hypers, **first}, {"rows": len(known)}
-        before = _scaled([*(gain.before for gain in known), view.value(donor)])
-        times = np.array([*(gain.time for gain in known), view.done[member]], float)
-        inputs = places.inputs([*(gain.hypers for gain in known), {**donor.hypers, **first}], before, times)
-        x, time, categories = (array[:-1] for array in inputs)
-        model = gp.fit(x, gained, time, categories, start=_fitted(view, member))
-        at = gp.Inputs(*(array[-1:] for array in inputs))
-        chosen = places.best(model, at, free, _trust(len(known)), self._ahead(view, member), rng)
-        return {**donor.hypers, **chosen, **first}, {"gp": model.parameters.as_json(), "rows": len(known)}
-
-    def _ahead(self, view: View, member: int) -> int:
-        """How many are replaced together with this one, and choose before it: those that are worse."""
-        ranked = [record.id for record in view.ranked(member)]
-        replaced = ranked[: group_size(self.fraction, len(ranked))]
-        return replaced.index(member) if member in replaced else len(replaced)
+        peers = {record.id: view.value(record) for record in view.ranked(member) if record.finite}
+        before = _scaled([*(gain.before for gain in known), *peers.values()])
+        now = dict(zip(peers, before[len(known) :], strict=True))
+        times, gained = [gain.time for gain in known], gp.standardised([gain.rate for gain in known])
+        rows = places.inputs([gain.hypers for gain in known], before[: len(known)], times)
+        model = gp.fit(rows.x, gained, rows.time, rows.categories, start=_fitted(view, member))
+        search = Search(places, model, _trust(len(known)), min(APART, 0.25 / len(choosers)))
+        for other, (donor, rng) in choosers.items():
+            first = self._first(known, gained, view, member, rng)
+            at = places.inputs([{**donor.hypers, **first}], [now[donor.id]], view.done[member])
+            free = {
+                name for name in (*places.numbers, *places.kinds) if name not in first and not space[name].structural
+            }
+            found = search.next(at, free, rng)
+            if other == member:
+                break
+        return {**donor.hypers, **places.hypers(found), **first}, {"rows": len(known), "gp": model.parameters.as_json()}
 
     @property
     @abstractmethod
@@ -186,6 +217,13 @@ class PB2(_Bandits):
     def __post_init__(self) -> None:
         super().__post_init__()
         given.probability("PB2: redraw", self.redraw)
+
+    def advise(self, space: Space, settings: Settings) -> list[str]:
+        kinds = ", ".join(map(repr, _free_kinds(space)))
+        said = (
+            f"PB2's model knows nothing of unordered choices ({kinds}), and redraws them: phyla.PB2Mix() chooses them"
+        )
+        return [*contract.advise(self.fallback, space, settings), *([said] if kinds else [])]
 
     @property
     def _sees_kinds(self) -> bool:

@@ -98,7 +98,7 @@ def retains_what_there_is(moment: Moment) -> Found:
 def looks_no_further_than_its_own_progress(moment: Moment) -> Found:
     """What others claim, and what they report of more intervals than this member has done, changes nothing."""
     view, member = moment.view, moment.member
-    if view.settings.compare == "latest" or view.position % 3 or moment.error is not None:
+    if moment.said is None or view.position % 3 or view.settings.compare == "latest":
         return
     if view.settings.keep < 99:
         return  # a newer report may release an older one that decisions look at
@@ -120,7 +120,7 @@ def looks_no_further_than_its_own_progress(moment: Moment) -> Found:
 
 
 def draws_from_its_own_generator_only(moment: Moment) -> Found:
-    if moment.view.position % 2:
+    if moment.said is None or moment.view.position % 2:
         return
     np.random.random(), random.random()  # so that seeding them anew is seen
     before = _shared_generators()

@@ -87,7 +87,7 @@ TRAPS: Mapping[str, tuple[str, Sequence[Check]]] = {
     "T12": ("steps and budgets are never reset", (_simulated("steps"), _trained("steps"))),
     "T13": ("`ready` recurs, and begins anew after a copy", (_through(traps.ready_recurs),)),
 }
-"""By number, what must hold, and how that is checked. See docs for who fails what."""
+"""By number, what must hold, and how that is checked."""
 
 RULES: Mapping[str, tuple[str, Sequence[Check]]] = {
     "raises": (
@@ -129,7 +129,7 @@ class StrategyConformance:
     moves: Sequence[str] | None = None
     metrics: Sequence[str] = ()
     intervals: int = 5
-    plays: int = 16
+    plays: int = 10
 
     @pytest.fixture
     def trial(self) -> Trial:
