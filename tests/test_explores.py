@@ -128,7 +128,7 @@ def test_equal_generators_draw_equal_values_and_a_copy_is_the_same_strategy(stra
     again = pickle.loads(pickle.dumps(strategy))
     assert again == strategy
     assert hash(again) == hash(strategy)
-    assert eval(repr(strategy), vars(phyla)) == strategy
+    assert eval(repr(strategy), {name: getattr(phyla, name) for name in phyla.__all__}) == strategy
     assert explore(again, seed) == explore(strategy, seed)
 
 

@@ -266,7 +266,7 @@ def test_other_values_are_refused_with_what_was_given(name: str, value: Any) -> 
 def test_a_run_is_identified_by_its_objectives_in_their_order(strategy: MOPBT) -> None:
     described = json.loads(json.dumps(describe(strategy)))
     assert rebuild(described) == strategy
-    assert eval(repr(strategy), vars(phyla).copy()) == strategy
+    assert eval(repr(strategy), {name: getattr(phyla, name) for name in phyla.__all__}) == strategy
     backwards = MOPBT(
         strategy.objectives[::-1],
         strategy.fraction,
