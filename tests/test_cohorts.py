@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 import phyla
 from phyla.doctor import examine
 from phyla.errors import LoopError, ScoreError, SettingsError, StateError
-from phyla.events import Claimed, Recorded, Reported
+from phyla.events import RUN, Claimed, Extended, Paused, Recorded, Reported
 from phyla.testing.simulation import outcome
 
 SPACE = {"lr": phyla.Float(1e-3, 1.0, log=True), "n": phyla.Int(1, 9), "act": phyla.Choice("tanh", "relu", None)}
@@ -118,6 +119,107 @@ def test_a_donor_outside_the_cohort_comes_from_wherever_it_lies() -> None:
     run = train(population(), 3)
     crossed = [c for c in run.run.lineage().copies if c.member // 3 != c.donor.id // 3]
     assert crossed
+
+
+# Ahead: a program decides amid a span -----------------------------------------------------------------------------------
+
+
+def train_ahead(run: phyla.Population, span: int) -> phyla.Population:
+    """A program in NumPy that trains and decides by itself."""
+    for cohort in run.cohorts(span=span, ahead=True):
+        ahead, state = cohort.ahead(), cohort.state(init)
+        hypers = [cohort._claim.events[row].hypers for row in range(cohort.size)]
+        scores, sources = [], []
+        for j in range(len(ahead.seeds)):
+            source = np.arange(cohort.size)
+            if j:
+                order, k = np.argsort(scores[-1], kind="stable"), ahead.donors
+                for member in order[:k]:
+                    if ahead.ready[j, member]:
+                        source[member] = order[len(order) - k :][ahead.picks[j, member]]
+            hypers = [
+                hypers[row] if one == row else ahead.explored(j, row, hypers[one]) for row, one in enumerate(source)
+            ]
+            inner = SimpleNamespace(
+                hypers={name: np.array([_number(name, one[name]) for one in hypers], np.float32) for name in SPACE},
+                seeds=ahead.seeds[j],
+            )
+            state, found = step({name: array[source] for name, array in state.items()}, inner)  # type: ignore[arg-type]
+            scores.append(found)
+            sources.append(source)
+            if not np.isfinite(found).all():
+                break
+        cohort.report_ahead(ahead, np.array(scores), np.array(sources), state, steps=10)
+    return run
+
+
+def _number(name: str, value: Any) -> float:
+    h = SPACE[name]
+    return h.index(value) if isinstance(h, phyla.Choice) else value
+
+
+@pytest.mark.parametrize("given", [{}, {"ready": 3, "burn_in": 2}, {"explore": None}, {"exploit": None}])
+@pytest.mark.parametrize("span", [1, 3, 8])
+def test_who_decides_ahead_decides_the_same(span: int, given: dict[str, Any]) -> None:
+    asked, ahead = train(population(**given)), train_ahead(population(**given), span)
+    assert decisions_alone(ahead) == decisions_alone(asked)
+    assert not list(examine(events(ahead), None, ahead._arguments.strategy))
+    np.testing.assert_allclose(
+        [r.score for r in ahead.view.records.values()], [r.score for r in asked.view.records.values()], rtol=1e-6
+    )
+
+
+def decisions_alone(run: phyla.Population) -> dict[Any, Any]:
+    return {(r.id, r.interval): (r.hypers, r.source, r.donor, r.ready, r.replaced) for r in run.view.records.values()}
+
+
+def test_what_stands_amid_a_span_is_restored_by_nobody_and_is_never_the_best(tmp_path: Path) -> None:
+    run = train_ahead(population(tmp_path, keep=2), 4)
+    assert run.best is not None
+    assert run.best.checkpoint.saved
+    assert {path.name for path in (tmp_path / "cohorts" / "checkpoints").iterdir()} == {
+        "m0-8.safetensors",
+        "m0-16.safetensors",
+    }
+    (tmp_path / "cohorts" / "checkpoints" / "m0-16.safetensors").unlink()
+    worker = run._worker
+    assert worker is not None
+    worker.journal.append(Extended(member=RUN, seq=worker.view.run_head + 1, intervals=10))
+    again = population(tmp_path, intervals=10, keep=2)
+    for cohort in again.cohorts():
+        assert cohort.interval >= 5  # the last span is trained anew, from the one before
+        state, scores = step(cohort.state(init), cohort)
+        cohort.report(scores, state)
+    assert again.view.done.tolist() == [10] * 6
+    assert sum(record.void for record in again.view.records.values()) == 6
+
+
+def test_another_event_may_come_between_the_claims_and_the_append_of_a_span() -> None:
+    run = population(intervals=4)
+    turns = run.cohorts(span=4, ahead=True)
+    cohort = next(turns)
+    worker = run._worker
+    assert worker is not None
+    ahead, state = cohort.ahead(), cohort.state(init)
+    worker.journal.append(Paused(member=RUN, seq=run.view.run_head + 1))
+    scores, sources = np.arange(24.0).reshape(4, 6), np.tile(np.arange(6), (4, 1))
+    for j in range(1, 4):
+        for row in np.flatnonzero(ahead.ready[j])[: ahead.donors]:
+            sources[j, row] = 6 - ahead.donors + ahead.picks[j, row]
+    cohort.report_ahead(ahead, scores, sources, state)
+    assert run.view.done.tolist() == [4] * 6
+    assert any(r.donor is not None for r in run.view.records.values())
+    assert not list(examine(events(run), None, run._arguments.strategy))
+
+
+def test_ahead_must_be_asked_for_and_takes_no_samples() -> None:
+    cohort = next(population().cohorts())
+    with pytest.raises(LoopError, match=r"population\.cohorts\(ahead=True\)"):
+        cohort.ahead()
+    cohort = next(population().cohorts(span=2, ahead=True))
+    ahead = cohort.ahead()
+    with pytest.raises(ScoreError, match="samples"):
+        cohort.report_ahead(ahead, np.zeros((2, 6, 5)), np.zeros((2, 6), int), cohort.state(init))
 
 
 # What a cohort says of its members ------------------------------------------------------------------------------------

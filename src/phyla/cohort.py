@@ -9,9 +9,11 @@ import numpy as np
 
 from phyla import randomness
 from phyla import score as _score
+from phyla.ahead import Ahead, check
 from phyla.arguments import Arguments
 from phyla.checkpoints.leaves import is_array, is_torch
 from phyla.errors import LoopError, ScoreError, SettingsError
+from phyla.events import Ref
 from phyla.newborn import Newborn
 from phyla.randomness import Purpose
 from phyla.record import Record
@@ -19,7 +21,7 @@ from phyla.space import Choice, Int, Space
 from phyla.stacks import Stack, gather, set_rows, stack, take
 from phyla.state import mix, saved_state
 from phyla.turn import Home, Turn
-from phyla.worker import HELD, Claim, Outcome
+from phyla.worker import HELD, Claim, Outcome, Passed
 
 
 class Group(NamedTuple):
@@ -28,9 +30,10 @@ class Group(NamedTuple):
     size: int = 1  # members of a cohort
     span: int = 1  # intervals of a claim
     stacked: bool = False  # their states are rows of stacked arrays
+    ahead: bool = False  # one program trains the span, and decides amid it
 
 
-def check_group(arguments: Arguments, size: int | None, span: int) -> Group:
+def check_group(arguments: Arguments, size: int | None, span: int, ahead: bool) -> Group:
     """Raises SettingsError for cohorts that this population cannot have. size: None is the whole population."""
     settings = arguments.settings
     whole = size is None or size == arguments.size
@@ -39,6 +42,10 @@ def check_group(arguments: Arguments, size: int | None, span: int) -> Group:
             raise SettingsError(f"{what} {value!r}: expected a whole number from 1")
     if size is not None and size > arguments.size:
         raise SettingsError(f"cohorts of {size}: the population has {arguments.size} members")
+    if ahead:
+        check(arguments.strategy, settings, arguments.space)
+        if not whole:
+            raise SettingsError(f"cohorts of {size}: who decides ahead must see the whole population, {arguments.size}")
     if not whole and settings.ready % span:
         raise SettingsError(
             f"span={span} does not divide ready={settings.ready}: members of other cohorts would be copied at other moments. "
@@ -49,7 +56,7 @@ def check_group(arguments: Arguments, size: int | None, span: int) -> Group:
             f"{', '.join(map(repr, shaped))}: structural hyperparameters shape the state, and a cohort's members share one "
             "shape. Train such a population member by member, or a population for each shape"
         )
-    return Group(size if size is not None else arguments.size, span, stacked=True)
+    return Group(size if size is not None else arguments.size, span, stacked=True, ahead=ahead)
 
 
 class Newborns(NamedTuple):
@@ -95,11 +102,9 @@ class Cohort(Turn):
     def seeds(self) -> np.ndarray[Any, Any]:
         """[K] uint32; see the class."""
         claim, seed = self._claim, self._population.view.settings.seed
-        found = [
-            randomness.draw_seed(seed, e.member, self.interval, Purpose.BODY, replacements, attempts)
-            for e, replacements, attempts in zip(claim.events, claim.replacements, claim.attempts, strict=True)
-        ]
-        return self._array(found, np.uint32)
+        members = [event.member for event in claim.events]
+        found = randomness.draw_seeds(seed, members, self.interval, Purpose.BODY, claim.replacements, claim.attempts)
+        return found[self._rows]
 
     def state(self, init: Callable[[Any], Any], *, batched: bool = False) -> Any:
         """The members' states, stacked: arrays [K, ...] of NumPy, torch or JAX in dicts, lists, tuples or JAX pytrees.
@@ -141,6 +146,14 @@ class Cohort(Turn):
             raise LoopError(f"{self.who} {self._ending()}: report once for each turn")
         if self.settled:
             raise LoopError(f"{self.who} has reported interval {self.interval} already: report once for each turn")
+        self._take(scores, steps, metrics)
+        self._state = state
+        if self.interval < self._last:
+            return
+        self._publish(Stack(state, self.size))
+
+    def _take(self, scores: Any, steps: int | float, metrics: Mapping[str, Any] | None) -> None:
+        """What an interval has come to."""
         population, settings = self._population, self._population.view.settings
         trained = _score.check_steps(steps)
         each = self._split("a score", scores)
@@ -152,10 +165,61 @@ class Cohort(Turn):
                     "the run's strategy compares samples: expected scores of shape [K, E], E samples a member"
                 )
             outcomes.append(Outcome(parsed.value, parsed.samples, parsed.metrics, trained))
+
+    def ahead(self) -> Ahead:
+        """For a program that trains and decides the intervals of this claim's span by itself; see `report_ahead`.
+
+        There are fewer intervals than the span has at the end of the run; and only one where some members are missing here,
+        since others must decide with them.
+        """
+        if not self._group.ahead:
+            raise LoopError("cohort.ahead() needs population.cohorts(ahead=True)")
+        claim, view = self._claim, self._population.view
+        n = claim.events[0].span if len(claim.events) == view.size == self.size else 1
+        attempts = np.zeros((n, len(claim.events)), np.int64)
+        attempts[0] = claim.attempts
+        members, intervals = [event.member for event in claim.events], self.interval + np.arange(n)[:, None]
+        seed = view.settings.seed
+        seeds = randomness.draw_seeds(seed, members, intervals, Purpose.BODY, claim.replacements, attempts)
+        return self._population.draws.look(view, claim.events, seeds[:, self._rows])
+
+    def prepare(self) -> None:
+        """Draws what the next `ahead` will need, while the device is busy with this one."""
+        claim = self._claim
+        self._population.draws.prepare(self._population.view, claim.events, self._group.span)
+
+    def report_ahead(
+        self,
+        ahead: Ahead,
+        scores: Any,
+        sources: Any,
+        state: Any,
+        *,
+        steps: int | float = 1,
+    ) -> None:
+        """Ends the intervals that a program has trained and decided by itself, t of the n of `ahead`, at least one.
+
+        scores: [t, K], or a dict of such; only in the last interval one may not be finite. sources: [t, K] int; before each
+        interval, the row that each member went on from, itself or its donor; the first is not looked at. state: after the
+        last, which is saved. steps: of one interval.
+        """
+        if self.ended:
+            raise LoopError(f"{self.who} {self._ending()}: report once for each turn")
+        for row in _by_interval(scores):
+            self._take(row, steps, None)
+        if any(outcome.samples is not None for outcome in self._outcomes[0]):
+            raise ScoreError(
+                "report_ahead was given samples; expected one score a member, [t, K]: it is what was ranked by"
+            )
+        events = self._claim.events
+        passed, hypers = list[Passed](), [event.hypers for event in events]
+        for j, outcomes in enumerate(zip(*(each[:-1] for each in self._outcomes), strict=True), 1):
+            reported = [Ref(event.member, event.seq + 2 * j - 1) for event in events]
+            choices = ahead.choices(j, np.asarray(sources[j])[: len(events)].tolist(), hypers, reported)
+            passed.append(Passed(outcomes, choices))
+            hypers = [choice.hypers for choice in choices]
         self._state = state
-        if self.interval < self._last:
-            return
-        self._publish(Stack(state, self.size))
+        self._publish(Stack(state, self.size), passed)
 
     def next_interval(self) -> Cohort | None:
         """Amid a span, the same cohort for its next interval, once this one is reported."""
@@ -174,14 +238,15 @@ class Cohort(Turn):
         event = self._claim.events[0]
         return event.interval + event.span - 1
 
-    def _publish(self, live: Stack) -> None:
+    def _publish(self, live: Stack, passed: Sequence[Passed] | None = None) -> None:
+        """passed: the intervals before the last, if each is reported by itself; else all are reported as one."""
         view, window = self._population.view, self._population.view.settings.window
-        merged = [
-            _merged(outcomes, _before(view, event), window)
+        last = [
+            outcomes[-1] if passed is not None else _merged(outcomes, _before(view, event), window)
             for event, outcomes in zip(self._claim.events, self._outcomes, strict=True)
         ]
         self.ended = True
-        records = self._population.publish(self._claim, live, merged)
+        records = self._population.publish(self._claim, live, last, passed)
         if records:
             live.refs = [record.ref for record in records]
             self._population.stacks.keep(self.id, live)
@@ -272,6 +337,13 @@ def _host(value: Any) -> np.ndarray[Any, Any]:
         raise ScoreError(
             f"report was given {value!r:.80}; expected numbers, an array with one row for each member"
         ) from None
+
+
+def _by_interval(scores: Any) -> list[Any]:
+    """What was given for t intervals, [t, K], as t times [K]."""
+    if not isinstance(scores, Mapping):
+        return list(scores)
+    return [dict(zip(scores, rows, strict=True)) for rows in zip(*scores.values(), strict=True)]
 
 
 def _numbers(space: Space, name: str, values: Sequence[Any]) -> tuple[list[Any], Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from phyla import departures, guidance, host, launched, preempt, runs, snapshot
+from phyla.ahead import Draws
 from phyla.arguments import IN_MEMORY, Arguments
 from phyla.arms import arguments_here
 from phyla.background import Background
@@ -45,7 +46,7 @@ from phyla.strategies.perturb import Perturb
 from phyla.strategies.truncation import Truncation
 from phyla.turn import Savable, Turn
 from phyla.view import View
-from phyla.worker import Claim, Outcome, Worker, drive
+from phyla.worker import Claim, Outcome, Passed, Worker, drive
 
 log = logging.getLogger("phyla")
 
@@ -126,6 +127,7 @@ class Population:
         self.space = self._arguments.space
         self.states = States()
         self.stacks = Stacks()
+        self.draws = Draws(self._arguments.strategy)
         self._group = Group()
         self._worker: Worker | None = None
         self._background: Background | None = None
@@ -155,15 +157,16 @@ class Population:
             return
         yield from self._turns(self.claim)
 
-    def cohorts(self, size: int | None = None, *, span: int = 1) -> Iterator[Cohort]:
+    def cohorts(self, size: int | None = None, *, span: int = 1, ahead: bool = False) -> Iterator[Cohort]:
         """Members by the cohort: each turn gives one `Cohort`, to be trained together for one interval.
 
         For a device that holds many members at once, as rows of stacked arrays. size: members of a cohort, which are always
         the same ones (None: the whole population); the last cohort is padded. span: intervals for which a cohort is claimed,
         and after which it is saved; in between its hyperparameters stay, so it divides `ready`, unless one cohort is the
-        whole population. Raises SettingsError for what cannot work.
+        whole population. ahead=True gives the cohort once a span: a program then trains all its intervals, and decides
+        between them, by `cohort.ahead()` and `cohort.report_ahead`. Raises SettingsError for what cannot work.
         """
-        self._group = check_group(self._arguments, size, span)
+        self._group = check_group(self._arguments, size, span, ahead)
         return self._turns(self._claim_cohort)
 
     def _turns(self, claim: Callable[[], T | None]) -> Iterator[T]:
@@ -195,7 +198,7 @@ class Population:
     def _begin(self, make: Callable[[Population, Claim], T], group: Group) -> T | None:
         with self._turn:
             worker = self._join()
-            worker.cohort, worker.span, worker.stacked = group
+            worker.cohort, worker.span, worker.stacked = group.size, group.span, group.stacked
             self.depart("given_back")
             if self._current is not None and not self._current.ended:
                 self._fail(self._current, "given_back")  # this process trains one at a time
@@ -265,14 +268,16 @@ class Population:
             return None
         return self._hours.left
 
-    def publish(self, claim: Claim, live: Savable, outcomes: Sequence[Outcome]) -> Sequence[Record]:
+    def publish(
+        self, claim: Claim, live: Savable, outcomes: Sequence[Outcome], passed: Sequence[Passed] | None = None
+    ) -> Sequence[Record]:
         """Saves and reports what a turn has trained; the records of it, none if its claim was lost (a turn calls this)."""
         with self._turn:
             worker = self._join()
             self._hours.end()
             self._limit(None)
             try:
-                published = drive(worker.publish(claim, live.save(), outcomes), worker.journal)
+                published = drive(worker.publish(claim, live.save(), outcomes, passed), worker.journal)
             except PhylaError:
                 # A full disk is no fault of the member's. Where not even this can be written, it is taken over.
                 with contextlib.suppress(PhylaError):
@@ -290,7 +295,8 @@ class Population:
                 return ()
             self._room.look(worker.view)
             self._last_publisher = worker.view.finished
-            records = [worker.view.records[event.ref._replace(seq=event.seq + 1)] for event in claim.events]
+            newest = [worker.view.newest(event.member) for event in claim.events]
+            records = [record for record in newest if record is not None]
             for record in records:
                 del self._failures[record.id]
             return records

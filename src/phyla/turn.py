@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+from phyla.ahead import Draws
 from phyla.checkpoints import Tree
 from phyla.errors import CheckpointError, JournalError, LoopError, StateError
 from phyla.record import Record
 from phyla.stacks import Stacks
 from phyla.states import States
 from phyla.view import View
-from phyla.worker import Claim, Outcome
+from phyla.worker import Claim, Outcome, Passed
 
 
 class Savable(Protocol):
@@ -27,6 +28,7 @@ class Home(Protocol):
 
     states: States
     stacks: Stacks
+    draws: Draws
 
     @property
     def view(self) -> View: ...
@@ -34,7 +36,9 @@ class Home(Protocol):
     def needs_samples(self) -> bool: ...
     def use_threads(self) -> None: ...
     def complain(self, key: str, message: str, *, error: bool = True) -> None: ...
-    def publish(self, claim: Claim, live: Savable, outcomes: Sequence[Outcome]) -> Sequence[Record]: ...
+    def publish(
+        self, claim: Claim, live: Savable, outcomes: Sequence[Outcome], passed: Sequence[Passed] | None = None
+    ) -> Sequence[Record]: ...
     def unreported(self, turn: Turn) -> None: ...
     def raised(self, turn: Turn, error: BaseException) -> None: ...
     def left(self, turn: Turn, error: SystemExit) -> None: ...

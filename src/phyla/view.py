@@ -104,7 +104,7 @@ class View:
         self.repeat: list[Claimed | None] = []  # a decision that a loss or a give-back ended
         self.history: list[list[Record]] = []  # reports that are not void, oldest first
         self.samples: list[list[float]] = []  # since its weights last changed hands
-        self._kept: list[deque[Record]] = []  # the newest `keep`, void or not
+        self._kept: list[deque[Record]] = []  # the newest `keep` that are saved, void or not, and what is not saved yet
         self._synced: list[Record | None] = []
         self._steps: list[int | float] = []  # trained before its newest claim
         self._enter(created.settings.size, first=1)
@@ -372,7 +372,8 @@ class View:
         record.peak = find_peak(record, self.records, self.sign)
         self.records[event.ref] = record
         self.history[m].append(record)
-        self._files[event.checkpoint.file] = self._files.get(event.checkpoint.file, 0) + 1
+        if saved := event.checkpoint.saved:
+            self._files[event.checkpoint.file] = self._files.get(event.checkpoint.file, 0) + 1
         self.samples[m] = self._window(self.samples[m], before, record)
         if claim.ready or claim.replaced:
             self.last_ready[m] = claim.interval - 1
@@ -382,10 +383,8 @@ class View:
         self.replacements[m] += claim.renews
         if record.score is not None and not record.finite:
             self.replacements[m] += 1
-        kept = self._kept[m]
-        kept.append(record)
-        gone = [kept.popleft()] if len(kept) > self.settings.keep else []
-        if record.finite and (self.best is None or self._beats(record, self.best)):
+        gone = self._keep(record)
+        if saved and record.finite and (self.best is None or self._beats(record, self.best)):
             gone += [self.best] if self.best is not None else []
             self.best = record
         for ref in event.synced or ():
@@ -401,7 +400,8 @@ class View:
     def _named(self, retain: Retain) -> frozenset[Ref]:
         """What `retain` names. One that fails ends no run: what it has named before is kept."""
         try:
-            return frozenset(ref for ref in retain(self) if ref in self.records)
+            named = {ref: self.records[ref] for ref in retain(self) if ref in self.records}
+            return frozenset(ref for ref, record in named.items() if record.checkpoint.saved)
         except Exception as error:
             self.retain_error = f"{type(error).__name__}: {error!s:.300}"
             return self._retained
@@ -493,6 +493,16 @@ class View:
             del self._pins[ref]
             self._release(self.records[ref], freed)
 
+    def _keep(self, record: Record) -> list[Record]:
+        """Keeps a member's newest reports, and returns those that go. What is not saved is kept until the next that is."""
+        kept = self._kept[record.id]
+        unsaved = [old for old in kept if not old.checkpoint.saved] if record.checkpoint.saved else []
+        for old in unsaved:
+            kept.remove(old)
+        kept.append(record)
+        full = record.checkpoint.saved and len(kept) > self.settings.keep
+        return [*unsaved, kept.popleft()] if full else unsaved
+
     def _sync(self, ref: Ref) -> list[Record]:
         """A checkpoint is durable now; the older one that stood in for it may go."""
         record = self.records.get(ref)
@@ -515,6 +525,8 @@ class View:
         if self._synced[record.id] is record:
             return
         record.freed = True
+        if not record.checkpoint.saved:
+            return
         file = record.checkpoint.file
         self._files[file] -= 1
         if not self._files[file]:

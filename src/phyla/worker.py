@@ -12,6 +12,7 @@ every yield. Journal, checkpoints and clock are parameters, so both run this ver
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -19,12 +20,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 from zlib import crc32
 
+import msgspec
+
 from phyla import failpoints
 from phyla.checkpoints import Checkpoints, Rows, Tree, file_name, parse_file_name
-from phyla.decide import claimed
+from phyla.decide import Choice, claimed, followed
 from phyla.errors import CheckpointError, Conflict, JournalError
 from phyla.events import (
     RUN,
+    UNSAVED,
     Checkpoint,
     Claimed,
     Event,
@@ -98,6 +102,13 @@ class Outcome(NamedTuple):
     steps: int | float = 1
 
 
+class Passed(NamedTuple):
+    """An interval amid a span that one program has trained and decided: what its members came to, and what they did next."""
+
+    outcomes: Sequence[Outcome]
+    choices: Sequence[Choice]
+
+
 @dataclass
 class Worker:
     """One process's part in a run.
@@ -168,31 +179,30 @@ class Worker:
                 self.claim_held = claim
                 return claim
 
-    def publish(self, claim: Claim, tree: Tree, outcomes: Sequence[Outcome]) -> Steps[bool]:
-        """Saves the state and reports; False if the claim was lost meanwhile, and the work is dropped."""
+    def publish(
+        self, claim: Claim, tree: Tree, outcomes: Sequence[Outcome], passed: Sequence[Passed] | None = None
+    ) -> Steps[bool]:
+        """Saves the state and reports; False if the claim was lost meanwhile, and the work is dropped.
+
+        outcomes: of the whole span that was claimed. If `passed` is given, of one interval, after those; then each interval
+        is reported by itself, in one append, and only the last is saved.
+        """
         yield "publish.trained"
-        saved = self.checkpoints.save(claim.file, tree)
+        seconds, now = (self.clock.monotonic() - claim.started) / (len(passed or ()) + 1), self.clock.time()
+        between, last = self._between(claim, passed or (), seconds, now)
+        saved = self.checkpoints.save(file_name(last[0].member, last[0].seq), tree)
         yield "publish.saved"
         synced, self._synced = self._synced, []
         rows = self.stacked or len(claim.events) > 1
         events = [
-            Reported(
-                member=event.member,
-                seq=event.seq + 1,
-                interval=event.interval + event.span - 1,
-                span=event.span,
-                score=as_json_number(outcome.score),
-                samples=outcome.samples,
-                metrics=outcome.metrics,
-                steps=outcome.steps,
-                seconds=self.clock.monotonic() - claim.started,
+            msgspec.structs.replace(
+                _report(event, outcome, seconds, now, event.span if passed is None else 1),
                 checkpoint=Checkpoint(saved.file, saved.digest, saved.size, row) if rows else saved,
                 synced=(synced or None) if row == 0 else None,
-                time=self.clock.time(),
             )
-            for row, (event, outcome) in enumerate(zip(claim.events, outcomes, strict=True))
+            for row, (event, outcome) in enumerate(zip(last, outcomes, strict=True))
         ]
-        published = self._append(*events)
+        published = self._append(*between, *events)
         self.claim_held = None
         yield "publish.appended"
         if not published:
@@ -200,12 +210,26 @@ class Worker:
         if published:
             with self._shared:
                 self._unsynced.update({event.member: (event.ref, saved.file) for event in events})
-            self._stop_at_target(outcomes)
+            self._stop_at_target(itertools.chain(*(each.outcomes for each in passed or ()), outcomes))
         else:
             self._garbage.append(saved.file)
         self._collect()
         yield "publish.released"
         return published
+
+    def _between(
+        self, claim: Claim, passed: Sequence[Passed], seconds: float, now: float
+    ) -> tuple[list[Event], Sequence[Claimed]]:
+        """The reports of what has passed, with the claims that follow them; and the claims of the last interval."""
+        events, claims = list[Event](), claim.events
+        for outcomes, choices in passed:
+            events += [
+                _report(event, outcome, seconds, now, 1) for event, outcome in zip(claims, outcomes, strict=True)
+            ]
+            saw = self.view.position + len(events)
+            claims = tuple(followed(e, c, saw, now) for e, c in zip(claims, choices, strict=True))
+            events += claims
+        return events, claims
 
     def fail(self, why: FailedKind, error: str | None = None) -> bool:
         """Ends the open claim without a report; False if it was lost before."""
@@ -412,6 +436,23 @@ class Worker:
                 self._synced.append(ref)
         if self.snapshots is not None:
             self.snapshots.write()
+
+
+def _report(claim: Claimed, outcome: Outcome, seconds: float, time: float, span: int) -> Reported:
+    """What this claim came to in `span` intervals; the state is not saved yet."""
+    return Reported(
+        member=claim.member,
+        seq=claim.seq + 1,
+        interval=claim.interval + span - 1,
+        span=span,
+        score=as_json_number(outcome.score),
+        samples=outcome.samples,
+        metrics=outcome.metrics,
+        steps=outcome.steps,
+        seconds=seconds,
+        checkpoint=UNSAVED,
+        time=time,
+    )
 
 
 def drive(steps: Steps[T], journal: Journal) -> T:

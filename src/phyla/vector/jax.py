@@ -5,6 +5,7 @@
     train(population, init, step, evaluate, steps=100)
 
 Hyperparameters are traced, so a new value compiles nothing anew. Buffers are donated: the device holds the stacked state once.
+With `fused=True` exploit and explore are compiled too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -20,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from phyla.cohort import Cohort, Newborns
 from phyla.errors import SettingsError
 from phyla.population import Population
+from phyla.vector import moves
 
 Hypers = dict[str, Any]
 """One member's hyperparameters: scalars; a Choice as the place among its values."""
@@ -34,22 +37,31 @@ def train(
     steps: int = 1,
     cohort: int | None = None,
     span: int = 1,
+    fused: bool = False,
     devices: Sequence[Any] | None = None,
 ) -> None:
     """Trains a population to its end, a cohort at a time. All functions are of one member, pure, and are traced.
 
     init(key, hypers): a fresh state, any pytree of arrays. step(state, hypers, key): the state after one step. evaluate(state,
     hypers, key): its score, a scalar, or samples [E], or a dict of scalars of which `Population(metric=)` names one. steps: of
-    an interval. cohort: members of a cohort (None: all); span: intervals of a claim. devices: over which the members are
+    an interval. cohort: members of a cohort (None: all). span: intervals of a claim, after which there is a checkpoint.
+    fused: exploit and explore are part of the program too, so the host is asked once a span; for intervals of milliseconds,
+    with `Truncation`, `Perturb` and one number as the score. The worker would decide the same, but for rounding, since
+    hyperparameters are float32 here. A score that is not finite ends a span early. devices: over which the members are
     spread (None: all that JAX has, where they divide the cohort evenly).
-    Raises SettingsError where the devices do not divide the cohort.
+    Raises SettingsError where the devices do not divide the cohort, and for what cannot be fused.
     """
-    program = Program(init, step, evaluate, steps=steps)
-    for turn in population.cohorts(cohort, span=span):
+    settings = population.view.settings
+    program = Program(
+        init, step, evaluate, steps=steps, span=span, metric=settings.metric, minimise=settings.mode == "min"
+    )
+    for turn in population.cohorts(cohort, span=span, ahead=fused):
         if program.sharding is None:
             program.spread(turn.size, devices)
-        state, scores = program(turn)
-        turn.report(scores, state, steps=steps)
+        if fused:
+            program.train_span(turn)
+        else:
+            program.train_interval(turn)
 
 
 class Program:
@@ -62,11 +74,17 @@ class Program:
         evaluate: Callable[[Any, Hypers, Any], Any],
         *,
         steps: int = 1,
+        span: int = 1,
+        metric: str | None = None,
+        minimise: bool = False,
     ):
         self.sharding: NamedSharding | None = None
-        self._init = jax.jit(jax.vmap(lambda seed, hypers: init(jax.random.key(seed), hypers)))
-        self._steps = steps
         self.compilations = 0
+        self._init = jax.jit(jax.vmap(lambda seed, hypers: init(jax.random.key(seed), hypers)))
+        self._steps, self._span = steps, span
+        self._metric, self._sign = metric, -1 if minimise else 1
+        self._interval = jax.jit(self._one, donate_argnums=0)
+        self._intervals = jax.jit(self._many, donate_argnums=0, static_argnums=(5, 6))
 
         def member(state: Any, hypers: Hypers, seed: Any) -> tuple[Any, Any]:
             training, evaluation = jax.random.split(jax.random.key(seed))
@@ -74,13 +92,7 @@ class Program:
             state, _ = lax.scan(lambda state, key: (step(state, hypers, key), None), state, keys)
             return state, evaluate(state, hypers, evaluation)
 
-        def interval(stack: Any, rows: Any, hypers: Hypers, seeds: Any) -> tuple[Any, Any]:
-            self.compilations += 1  # it runs when it is traced, and only then
-            stack = jax.tree.map(lambda leaf: leaf[rows], stack)
-            stack, scores = jax.vmap(member)(stack, hypers, seeds)
-            return self._spread(stack), scores
-
-        self._interval = jax.jit(interval, donate_argnums=0)
+        self._members = jax.vmap(member)
 
     def spread(self, size: int, devices: Sequence[Any] | None) -> None:
         """Puts the members of a cohort of this size on these devices, evenly."""
@@ -91,19 +103,81 @@ class Program:
             chosen = chosen[:1]
         mesh = Mesh(np.array(chosen), ("members",))
         self.sharding = NamedSharding(mesh, PartitionSpec("members"))  # type: ignore[no-untyped-call]
+        self._whole = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
+
+    def train_interval(self, turn: Cohort) -> Any:
+        """Trains a cohort for an interval, and reports it; the state, to look at."""
+        stack, rows = turn.rows(self._fresh, batched=True)
+        state, scores = self._interval(*jax.device_put((stack, rows, turn.hypers, turn.seeds), self.sharding))
+        turn.report(jax.device_get(scores), state, steps=self._steps)
+        return state
+
+    def train_span(self, turn: Cohort) -> Any:
+        """Trains and decides a population for the intervals of a span, and reports them; the state, to look at."""
+        ahead = turn.ahead()
+        stack, rows = turn.rows(self._fresh, batched=True)
+        put = jax.device_put((stack, rows, turn.hypers), self.sharding)
+        draws = jax.device_put(moves.given(ahead, self._span), self._whole)
+        space = tuple(ahead.space.items())
+        state, *found = self._intervals(*put, draws, len(ahead.seeds), ahead.donors, space)
+        turn.prepare()
+        scores, sources, done = jax.device_get(found)
+        turn.report_ahead(ahead, jax.tree.map(lambda a: a[:done], scores), sources[:done], state, steps=self._steps)
+        return state
+
+    def _fresh(self, newborns: Newborns) -> Any:
+        """States of a whole cohort."""
+        return self._init(newborns.seeds, newborns.hypers)
+
+    # What is compiled ---------------------------------------------------------------------------------------------
+
+    def _one(self, stack: Any, rows: Any, hypers: Hypers, seeds: Any) -> tuple[Any, Any]:
+        self.compilations += 1  # it runs when it is traced, and only then
+        state, scores = self._members(_gathered(stack, rows), hypers, seeds)
+        return self._spread(state), scores
+
+    def _many(
+        self, stack: Any, rows: Any, hypers: Hypers, draws: Hypers, count: Any, donors: int, space: Any
+    ) -> tuple[Any, Any, Any, Any]:
+        """As many intervals as `count` says, or fewer: the last is the first in which a score is not finite."""
+        self.compilations += 1
+        stack = _gathered(stack, rows)
+        made = jax.eval_shape(self._members, stack, hypers, draws["seeds"][0])[1]
+        scores = jax.tree.map(lambda score: jnp.zeros((self._span, *score.shape), score.dtype), made)
+        sources, values = jnp.zeros(draws["picks"].shape, jnp.int32), jnp.zeros(len(rows))
+
+        def goes_on(carry: Any) -> Any:
+            done, values = carry[0], carry[-1]
+            return (done < count) & jnp.isfinite(values).all()
+
+        def interval(carry: Any) -> Any:
+            done, state, hypers, scores, sources, values = carry
+            now = {name: array[done] for name, array in draws.items()}
+            source, hypers = moves.evolved(values, hypers, now, donors, dict(space))
+            state = lax.cond(now["ready"].any(), _gathered, lambda state, _: state, state, source)
+            state, found = self._members(state, hypers, now["seeds"])
+            scores = jax.tree.map(lambda all_, new: all_.at[done].set(new), scores, found)
+            return done + 1, self._spread(state), hypers, scores, sources.at[done].set(source), self._values(found)
+
+        carry = jnp.int32(0), stack, hypers, scores, sources, values
+        done, state, _, scores, sources, _ = lax.while_loop(goes_on, interval, carry)
+        return state, scores, sources, done
+
+    def _values(self, found: Any) -> Any:
+        """The scores as they rank, [K]: higher is better."""
+        score = found[self._metric] if isinstance(found, dict) and self._metric in found else found
+        if isinstance(score, dict) or score.ndim != 1:
+            raise SettingsError(
+                "a fused program ranks by one number: expected `evaluate` to give a scalar, or a dict of scalars of which "
+                f"Population(metric={self._metric!r}) names one"
+            )
+        return self._sign * score.astype(jnp.float32)
 
     def _spread(self, tree: Any) -> Any:
         if self.sharding is None:
             return tree
         return lax.with_sharding_constraint(tree, self.sharding)  # type: ignore[no-untyped-call]
 
-    def __call__(self, turn: Cohort) -> tuple[Any, Any]:
-        """Trains a cohort for an interval: its state, and scores [K] on the host."""
-        stack, rows = turn.rows(self.init, batched=True)
-        put = jax.device_put((stack, rows, turn.hypers, turn.seeds), self.sharding)
-        state, scores = self._interval(*put)
-        return state, jax.device_get(scores)
 
-    def init(self, newborns: Newborns) -> Any:
-        """Fresh states of a whole cohort."""
-        return self._init(newborns.seeds, newborns.hypers)
+def _gathered(state: Any, rows: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[rows], state)
