@@ -13,6 +13,9 @@ from torch.nn.functional import cross_entropy
 import phyla
 from phyla.errors import SettingsError
 from phyla.testing.simulation import outcome
+from phyla.vector.batched import layers
+from phyla.vector.dropout import factors
+from phyla.vector.noise import bits, keys, orders
 from phyla.vector.optimizers import OPTIMIZERS
 from phyla.vector.torch import Dropout, Program, train
 
@@ -110,7 +113,7 @@ def test_each_row_moves_as_torchs_own_optimizer_moves_it(
     params = {"w": start.clone()}
     one = update.init({"w": start[0]})
     state = torch.utils._pytree.tree_map(lambda leaf: torch.stack([leaf] * 2), one)
-    step = update.of({key: torch.tensor([row[key] for row in rows]) for key in defaults}, 2, torch.device("cpu"))
+    step = update.of({key: torch.tensor([row[key] for row in rows]) for key in defaults}, params)
     alone = [nn.Parameter(start[row].clone()) for row in range(2)]
     theirs = [reference([parameter], **given) for parameter, given in zip(alone, options, strict=True)]
     for turn in range(7):
@@ -122,19 +125,107 @@ def test_each_row_moves_as_torchs_own_optimizer_moves_it(
     torch.testing.assert_close(params["w"], torch.stack([p.detach() for p in alone]), rtol=2e-5, atol=1e-6)
 
 
-def test_dropout_drops_as_often_as_the_members_rate_says_and_not_in_evaluation() -> None:
-    program = Program(make_model, cross_entropy, DATA, VALIDATION, accuracy, batch=64)
-    rates = torch.tensor([0.0, 0.5])
-    layer = Dropout("drop")
-    x = torch.ones(64, 400)
-    for rate in rates:
-        layer.given = (rate, torch.rand(64, 400, generator=torch.Generator().manual_seed(0)))
-        kept = layer(x)
-        assert float((kept == 0).float().mean()) == pytest.approx(float(rate), abs=0.02)
-        assert float(kept.mean()) == pytest.approx(1.0, abs=0.05)
-    layer.given = None
-    assert torch.equal(layer(x), x)
-    assert program._shapes == [(64, 16)]
+def test_paths_agree_about_models_that_repeat_a_module_or_change_one() -> None:
+    """One activation in two places; a hook; a layer that inherits from one that is known."""
+
+    class Twice(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    def repeated() -> nn.Module:
+        activation = nn.ReLU(inplace=True)
+        return nn.Sequential(nn.Linear(8, 4), activation, nn.Linear(4, 4), activation, nn.Linear(4, 2), Dropout("drop"))
+
+    def hooked() -> nn.Module:
+        model = nn.Sequential(nn.Linear(8, 2), Dropout("drop"))
+        model[0].register_forward_hook(lambda module, given, made: made * 3)
+        return model
+
+    assert layers(repeated()) is not None
+    assert layers(hooked()) is None
+    assert layers(nn.Sequential(Twice(8, 2))) is None
+    np.testing.assert_allclose(
+        scores(trained(model=repeated, path="bmm")), scores(trained(model=repeated, path="vmap")), atol=1e-5
+    )
+
+
+def test_a_tied_layer_is_computed_by_vmap() -> None:
+    def tied() -> nn.Module:
+        layer = nn.Linear(8, 8)
+        return nn.Sequential(layer, nn.Tanh(), layer, Dropout("drop"), nn.Linear(8, 2))
+
+    assert layers(tied()) is None
+    assert trained(model=tied).best is not None
+
+
+def test_a_choice_sets_its_value_and_not_its_place() -> None:
+    def scored(space: dict[str, Any]) -> list[float]:
+        run = phyla.Population("torch", space, size=2, intervals=2, seed=0, journal="memory", progress=False, threads=1)
+        train(
+            run, make_model, cross_entropy, DATA, validation=VALIDATION, score=accuracy, batch=16,
+            options={} if "lr" in space else {"lr": 0.125},
+        )  # fmt: skip
+        return scores(run)
+
+    drop = phyla.Float(0.2, 0.2 + 1e-9)
+    assert scored({"drop": drop, "lr": phyla.Choice(0.125, 0.125 + 1e-12)}) == scored({"drop": drop})
+
+
+def test_the_metric_test_is_the_score_of_unseen_examples() -> None:
+    run = trained(test=VALIDATION)
+    assert [r.metrics["test"] for history in run.view.history for r in history] == pytest.approx(scores(run))
+
+
+# Randomness -----------------------------------------------------------------------------------------------------------
+
+SEEDS = torch.arange(64, dtype=torch.int32) * 1000
+
+
+def test_a_members_bits_do_not_depend_on_who_is_beside_it() -> None:
+    together = bits(keys(SEEDS, 3), 100)
+    for member in (0, 17, 63):
+        assert torch.equal(bits(keys(SEEDS[member : member + 1], 3), 100)[0], together[member])
+
+
+def test_bits_are_as_good_as_fair_coins_and_differ_between_members_and_steps() -> None:
+    """Each of the 32 bits is set half of the time; no two members, steps or bits go together."""
+    drawn = torch.stack([bits(keys(SEEDS, step), 512) for step in range(8)])  # [steps, members, numbers]
+    coins = (drawn.unsqueeze(-1) >> torch.arange(32)) & 1
+    signs = (2 * coins - 1).double()
+    assert float(signs.mean((0, 1, 2)).abs().max()) < 5 / np.sqrt(8 * 64 * 512)
+    for axis, count in ((0, 64 * 512 * 32), (1, 8 * 512 * 32), (2, 8 * 64 * 32), (3, 8 * 64 * 512)):
+        neighbours = (signs * signs.roll(1, axis)).movedim(axis, 0).flatten(1).mean(1)
+        assert float(neighbours.abs().max()) < 5 / np.sqrt(count)
+
+
+def test_orders_are_permutations_and_members_have_their_own() -> None:
+    found = orders(keys(SEEDS, 0), 50)
+    assert torch.equal(found.sort(1).values, torch.arange(50).expand(64, 50))
+    assert len({tuple(order) for order in found.tolist()}) == 64
+    first = torch.bincount(orders(keys(torch.arange(5000, dtype=torch.int32), 0), 5)[:, 0]) / 5000
+    assert first.tolist() == pytest.approx([0.2] * 5, abs=0.03)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.97])
+def test_dropout_drops_as_often_as_the_members_rate_says(rate: float) -> None:
+    (drawn, odd) = factors(
+        [torch.tensor([rate, 0.3]), torch.tensor([0.3, rate])], [(64, 401), (3, 5)], keys(SEEDS[:2], 1)
+    )
+    assert drawn.shape == (2, 64, 401)
+    assert odd.shape == (2, 3, 5)
+    assert float((drawn[0] == 0).float().mean()) == pytest.approx(rate, abs=0.01)
+    assert float((drawn[1] == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+    assert drawn[0].max() == pytest.approx(1 / (1 - rate), rel=1e-3)
+
+
+@pytest.mark.parametrize("path", ["bmm", "vmap"])
+def test_nothing_is_dropped_in_evaluation(path: str) -> None:
+    program = Program(make_model, cross_entropy, DATA, VALIDATION, accuracy, batch=64, path=path)
+    model = make_model()
+    params = {name: torch.stack([p.detach(), p.detach()]) for name, p in model.named_parameters()}
+    expected = float(accuracy(model(VALIDATION[0]).detach(), VALIDATION[1]))
+    for _ in range(2):
+        assert program.scores({"params": params}, *VALIDATION).tolist() == pytest.approx([expected] * 2, abs=1e-6)
 
 
 # Bad input ------------------------------------------------------------------------------------------------------------
@@ -159,6 +250,25 @@ def test_an_option_that_nobody_sets_or_two_set() -> None:
         )  # fmt: skip
 
 
+def with_a(*modules: nn.Module) -> Any:
+    return lambda: nn.Sequential(nn.Linear(8, 8), *modules, nn.Linear(8, 2))
+
+
+class Noisy(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.randn_like(x)
+
+
+def frozen() -> nn.Module:
+    model = nn.Sequential(nn.Linear(8, 2))
+    model[0].weight.requires_grad_(False)
+    return model
+
+
+def each(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return (outputs.argmax(-1) == targets).float()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -167,13 +277,60 @@ def test_an_option_that_nobody_sets_or_two_set() -> None:
         ({"batch": 65}, "batch=65; expected from 1 to the 64 examples"),
         ({"options": {"nesterov": 1.0}}, "options= names 'nesterov'"),
         ({"model": Residual, "path": "bmm"}, 'path="bmm" takes a Sequential'),
+        ({"model": with_a(nn.BatchNorm1d(8))}, "as a buffer, which members would share"),
+        ({"model": with_a(nn.Dropout(0.5))}, r"the model has '1', Dropout\(p=0.5.*phyla.vector.torch.Dropout"),
+        ({"model": with_a(Noisy())}, "randomness must come from phyla.vector.torch.Dropout"),
+        ({"model": frozen}, "'0.weight' requires no gradient"),
+        ({"model": nn.ReLU}, "no parameters"),
+        ({"model": with_a(*[Dropout("drop")] * 2)}, "use one for each place"),
+        ({"data": (X.double(), Y)}, r"the model cannot compute a batch of the data, float64 \[16, 8\] on cpu"),
+        ({"data": ((X > 0).long(), Y)}, r"the model cannot compute a batch of the data, int64 \[16, 8\] on cpu"),
+        ({"data": (X, Y[:5])}, r"data= has inputs \[96, 8\] and targets \[5\]"),
+        ({"data": X}, "data= must be .inputs .N, ....*two tensors; got Tensor"),
+        ({"validation": (X.numpy(), Y)}, "validation= must be"),
+        ({"validation": (X[:, :5], Y)}, "the score cannot be computed"),
         (
-            {"model": lambda: nn.Sequential(nn.Linear(8, 2), nn.BatchNorm1d(2))},
-            "as a buffer, which members would share",
+            {"data": (X, Y.float())},
+            r"the loss cannot be computed of outputs, float32 \[16, 2\].*targets, float32 \[16\]",
         ),
+        (
+            {"loss": lambda o, t: cross_entropy(o, t, reduction="none")},
+            r"the loss of one member has the shape \[16\]; expected a scalar",
+        ),
+        ({"loss": lambda o, t: cross_entropy(o, t).item()}, "the loss cannot be computed"),
+        ({"loss": lambda o, t: cross_entropy(o.detach(), t)}, "the loss cannot be computed"),
+        ({"score": lambda o, t: accuracy(o, t).item()}, "the score cannot be computed"),
     ],
 )
 def test_what_a_program_cannot_be_made_of(given: dict[str, Any], message: str) -> None:
-    known = {"model": make_model, "batch": 16, **given}
+    known = {"make_model": make_model, "loss": cross_entropy, "data": DATA, "validation": VALIDATION, "score": accuracy}
+    known |= {"batch": 16, **given}
     with pytest.raises(SettingsError, match=message):
-        Program(known.pop("model"), cross_entropy, DATA, VALIDATION, accuracy, **known)
+        Program(known.pop("model", known.pop("make_model")), **known)
+
+
+@pytest.mark.parametrize(
+    ("space", "given", "message"),
+    [
+        ({"drop": phyla.Float(0.0, 1.0)}, {}, r"'drop' goes from 0.0 to 1.0; a rate of Dropout lies in \[0, 1\)"),
+        ({"lr": phyla.Choice("low", "high")}, {}, "'lr' may be 'low'; expected numbers"),
+        ({"width": phyla.Int(8, 64, structural=True)}, {}, "'width': structural hyperparameters shape the state"),
+        ({"dropout": phyla.Float(0.0, 0.5)}, {}, "'dropout' set nothing: the optimizer takes beta1, beta2, eps, lr"),
+        ({}, {"score": each}, "score gives 32 numbers for one member; expected a scalar, such as their mean"),
+    ],
+)
+def test_what_a_population_cannot_be_trained_with(space: dict[str, Any], given: dict[str, Any], message: str) -> None:
+    population = phyla.Population("torch", {**SPACE, **space}, size=2, intervals=1, journal="memory", progress=False)
+    with pytest.raises(SettingsError, match=message):
+        train(
+            population, make_model, cross_entropy, DATA, validation=VALIDATION, score=given.get("score", accuracy),
+            batch=16,
+        )  # fmt: skip
+
+
+def test_samples_are_scores_where_the_strategy_compares_samples() -> None:
+    run = phyla.Population(
+        "torch", SPACE, size=4, intervals=2, seed=0, journal="memory", progress=False, threads=1, exploit=phyla.TTest()
+    )
+    train(run, make_model, cross_entropy, DATA, validation=VALIDATION, score=each, batch=16)
+    assert all(len(samples) == run.view.settings.window for samples in run.view.samples)

@@ -44,11 +44,12 @@ class Update:
         raise NotImplementedError
 
     def of(
-        self, hypers: Mapping[str, Tensor], size: int, device: torch.device
+        self, hypers: Mapping[str, Tensor], params: Mapping[str, Tensor]
     ) -> Callable[[dict[str, Tensor], dict[str, Tensor], dict[str, Any]], None]:
         """(params, gradients, state) -> None, in place, with these hyperparameters [K]."""
+        first = next(iter(params.values()))
         options = {
-            name: hypers[name].float() if name in hypers else torch.full((size,), self._fixed(name), device=device)
+            name: hypers[name].float() if name in hypers else first.new_full((len(first),), self._fixed(name))
             for name in self.defaults
         }
         return torch.no_grad()(lambda params, gradients, state: self.step(options, params, gradients, state))
@@ -81,9 +82,9 @@ class SGD(Update):
         self, o: dict[str, Tensor], params: dict[str, Tensor], gradients: dict[str, Tensor], state: dict[str, Any]
     ) -> None:
         for name, parameter in params.items():
-            gradient = gradients[name] + _like(o["weight_decay"], parameter) * parameter
-            velocity = state["velocity"][name].mul_(_like(o["momentum"], parameter)).add_(gradient)
-            parameter.sub_(_like(o["lr"], parameter) * velocity)
+            lr, momentum, decay = (_like(o[option], parameter) for option in self.defaults)
+            velocity = state["velocity"][name].mul_(momentum).add_(gradients[name]).addcmul_(parameter, decay)
+            parameter.addcmul_(velocity, lr, value=-1)
 
 
 class Adam(Update):
@@ -109,20 +110,22 @@ class Adam(Update):
     def step(
         self, o: dict[str, Tensor], params: dict[str, Tensor], gradients: dict[str, Tensor], state: dict[str, Any]
     ) -> None:
+        """mean / (√square / unbias + eps), as mean · unbias / (√square + eps · unbias): with one large temporary."""
         state["steps"] += 1
-        rate = o["lr"] / (1 - o["beta1"] ** state["steps"])
         unbias = (1 - o["beta2"] ** state["steps"]).sqrt()
+        rate, eps = o["lr"] * unbias / (1 - o["beta1"] ** state["steps"]), o["eps"] * unbias
+        new1, new2, shrink = 1 - o["beta1"], 1 - o["beta2"], 1 - o["lr"] * o["weight_decay"]
         for name, parameter in params.items():
-            gradient, decay = gradients[name], _like(o["weight_decay"], parameter)
+            gradient = gradients[name]
             if self.decoupled:
-                parameter.mul_(1 - _like(o["lr"], parameter) * decay)
+                parameter.mul_(_like(shrink, parameter))
             else:
-                gradient = gradient + decay * parameter
-            beta1, beta2 = _like(o["beta1"], parameter), _like(o["beta2"], parameter)
-            mean = state["mean"][name].lerp_(gradient, 1 - beta1)
-            square = state["square"][name].lerp_(gradient * gradient, 1 - beta2)
-            scale = (square.sqrt() / _like(unbias, parameter)).add_(_like(o["eps"], parameter))
-            parameter.sub_(_like(rate, parameter) * mean / scale)
+                gradient = torch.addcmul(gradient, parameter, _like(o["weight_decay"], parameter))
+            mean = state["mean"][name].lerp_(gradient, _like(new1, parameter))
+            spare = gradient * gradient
+            square = state["square"][name].lerp_(spare, _like(new2, parameter))
+            torch.sqrt(square, out=spare).add_(_like(eps, parameter))
+            parameter.addcmul_(torch.div(mean, spare, out=spare), _like(rate, parameter), value=-1)
 
 
 class AdamW(Adam):

@@ -10,7 +10,8 @@ member by member; one that a `Dropout` names is its rate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -21,12 +22,14 @@ from torch.func import functional_call, vmap
 from phyla.cohort import Cohort
 from phyla.errors import SettingsError
 from phyla.population import Population
-from phyla.vector.batched import Layers, layers
+from phyla.space import Choice
+from phyla.vector.batched import Layer, Loss, layers, losses
 from phyla.vector.dropout import Dropout as Dropout
+from phyla.vector.dropout import factors
+from phyla.vector.noise import keys, orders
 from phyla.vector.optimizers import OPTIMIZERS, Options, Update
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(outputs [B, ...], targets [B, ...]) of one member -> a scalar."""
+RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU)
 
 
 def train(
@@ -36,7 +39,8 @@ def train(
     data: tuple[Tensor, Tensor],
     *,
     validation: tuple[Tensor, Tensor],
-    score: Loss,
+    score: Callable[[Tensor, Tensor], Any],
+    test: tuple[Tensor, Tensor] | None = None,
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw",
     options: Mapping[str, float] | None = None,
     batch: int = 64,
@@ -49,10 +53,12 @@ def train(
     """Trains a population to its end, a cohort at a time; an interval is one epoch of `data`.
 
     make_model(): the network of one member, the same for all but its weights. loss, score: of one member's outputs [B, ...]
-    and targets [B, ...], a scalar. data, validation: inputs [N, ...] and targets [N, ...]; each member goes through the data
-    in an order of its own, in batches of `batch`; what is left over is dropped. options: those of the optimizer that are no
-    hyperparameters. cohort, span: as for `Population.cohorts`. path: "bmm" computes a Sequential of common layers as batched
-    matrix products, "vmap" anything; "auto" is bmm where it can be. compile: with torch.compile.
+    and targets [B, ...], a scalar; a score may be samples [E] where the run's strategy compares samples. data, validation:
+    inputs [N, ...] and targets [N, ...], moved to the device; each member goes through the data in an order of its own, in
+    batches of `batch`; what is left over is dropped. test: as validation; its score is the metric "test", which no decision
+    sees. options: those of the optimizer that are no hyperparameters. cohort,
+    span: as for `Population.cohorts`. path: "bmm" computes a Sequential of common layers as batched matrix products, "vmap"
+    anything; "auto" is bmm where it can be. compile: with torch.compile.
     Raises SettingsError for what cannot work.
     """
     program = Program(
@@ -60,13 +66,16 @@ def train(
         path=path, compile=compile,
     )  # fmt: skip
     program.check(population)
+    unseen = _pair("test", test, program.device) if test is not None else None
     for turn in population.cohorts(cohort, span=span):
         state = turn.state(program.init)
-        turn.report(program(turn, state), state, steps=program.batches)
+        scores = program(turn, state)
+        metrics = {"test": program.scores(state, *unseen)} if unseen is not None else None
+        turn.report(scores, state, steps=program.batches, metrics=metrics)
 
 
 class Program:
-    """The epoch of a cohort."""
+    """The epoch of a cohort. batches: in an epoch."""
 
     def __init__(
         self,
@@ -74,7 +83,7 @@ class Program:
         loss: Loss,
         data: tuple[Tensor, Tensor],
         validation: tuple[Tensor, Tensor],
-        score: Loss,
+        score: Callable[[Tensor, Tensor], Any],
         *,
         optimizer: str = "adamw",
         options: Mapping[str, float] | None = None,
@@ -87,113 +96,139 @@ class Program:
             raise SettingsError(f"optimizer={optimizer!r}; expected one of {', '.join(map(repr, OPTIMIZERS))}")
         if path not in ("auto", "bmm", "vmap"):
             raise SettingsError(f"path={path!r}; expected 'auto', 'bmm' or 'vmap'")
-        if batch < 1 or batch > len(data[0]):
-            raise SettingsError(f"batch={batch}; expected from 1 to the {len(data[0])} examples that there are")
-        self._make_model, self._loss, self._score = make_model, loss, score
-        self._device = torch.device(device)
-        self._data, self._validation = ((x.to(device), y.to(device)) for x, y in (data, validation))
+        self.device = torch.device(device)
+        self._data = _pair("data", data, self.device)
+        self._validation = _pair("validation", validation, self.device)
+        if batch < 1 or batch > len(self._data[0]):
+            raise SettingsError(f"batch={batch}; expected from 1 to the {len(self._data[0])} examples that there are")
         self._batch = batch
-        self.batches = len(data[0]) // batch
+        self.batches = len(self._data[0]) // batch
+        self._make_model, self._score = make_model, vmap(score, in_dims=(0, None))
+        self._losses = losses(loss, self._data[1])
         self._optimizer: Update = OPTIMIZERS[optimizer](dict(options or {}))
-        self._model = make_model().to(device)
-        _check_buffers(self._model)
+        self._model = make_model().to(self.device)
+        _check_model(self._model)
         self._dropouts = [module for module in self._model.modules() if isinstance(module, Dropout)]
-        self._shapes = self._dropped_shapes()
         found = layers(self._model) if path != "vmap" else None
         if path == "bmm" and found is None:
             raise SettingsError('path="bmm" takes a Sequential of Linear, Dropout, Flatten, LayerNorm and activations')
-        self._forward = self._by_bmm(found) if found is not None else self._by_vmap
-        self._gradients = torch.compile(self._plain_gradients) if compile else self._plain_gradients
+        self._forward = _by_bmm(found) if found is not None else self._by_vmap
+        self._shapes, self._samples = self._rehearsed()
+        self._gradients = torch.compile(self._gradients_of) if compile else self._gradients_of
 
     def check(self, population: Population) -> None:
-        """Raises SettingsError if some hyperparameter would have no effect, or an option is missing."""
-        names = set(population.space)
-        used = {dropout.rate_name for dropout in self._dropouts} | self._optimizer.takes
-        if unused := sorted(names - used):
+        """Raises SettingsError for hyperparameters that set nothing or nonsense, options that are missing, and wrong scores."""
+        space = {name: h for name, h in population.space.items() if not h.structural}  # which `cohorts` refuses
+        rates = {dropout.rate_name for dropout in self._dropouts}
+        if unused := sorted(space.keys() - rates - self._optimizer.takes):
             raise SettingsError(
                 f"the hyperparameters {', '.join(map(repr, unused))} set nothing: the optimizer takes "
                 f"{', '.join(sorted(self._optimizer.takes))}, and a Dropout the rate that it names"
             )
-        if missing := sorted({dropout.rate_name for dropout in self._dropouts} - names):
+        if missing := sorted(rates - space.keys()):
+            raise SettingsError(f"a Dropout names {missing[0]!r}; the space has {', '.join(map(repr, space))}")
+        for name in space:
+            values = _values(space, name)
+            if name in rates and not all(0 <= value < 1 for value in values):
+                raise SettingsError(
+                    f"{name!r} goes from {min(values)} to {max(values)}; a rate of Dropout lies in [0, 1)"
+                )
+        self._optimizer.check(set(space))
+        if self._samples and not population.needs_samples:
             raise SettingsError(
-                f"a Dropout names {missing[0]!r}; the space has {', '.join(map(repr, population.space))}"
+                f"score gives {self._samples} numbers for one member; expected a scalar, such as their mean: the run's "
+                "strategy compares no samples"
             )
-        self._optimizer.check(names)
 
     def init(self, newborn: Any) -> dict[str, Any]:
         """One member's fresh state; torch's generator was not seeded for it alone, so it is here."""
         torch.manual_seed(newborn.seed)
-        model = self._make_model().to(self._device)
-        params = {name: parameter.detach() for name, parameter in model.named_parameters()}
+        params = _params(self._make_model().to(self.device))
         return {"params": params, "optimizer": self._optimizer.init(params)}
 
-    def __call__(self, turn: Cohort, state: dict[str, Any]) -> np.ndarray[Any, Any]:
-        """Trains the state in place for one epoch, and gives the scores [K]."""
-        params, hypers = state["params"], {n: torch.from_numpy(v).to(self._device) for n, v in turn.hypers.items()}
-        generators = [torch.Generator().manual_seed(int(seed)) for seed in turn.seeds]
-        order = torch.stack([torch.randperm(len(self._data[0]), generator=g) for g in generators]).to(self._device)
+    def __call__(self, turn: Cohort, state: dict[str, Any]) -> Any:
+        """Trains the state in place for one epoch, and gives the scores, [K] or [K, E], on the device."""
+        params, hypers = state["params"], self._hypers(turn)
+        seeds = torch.from_numpy(turn.seeds.astype(np.int32)).to(self.device)
         rates = [hypers[dropout.rate_name] for dropout in self._dropouts]
-        noise = [torch.empty(turn.size, *shape) for shape in self._shapes]
-        update = self._optimizer.of(hypers, turn.size, self._device)
-        for i in range(0, self.batches * self._batch, self._batch):
-            chosen = order[:, i : i + self._batch]
-            gradients = self._gradients(
-                params, self._data[0][chosen], self._data[1][chosen], rates, _drawn(noise, generators)
-            )
-            update(params, gradients, state["optimizer"])
-        return self._evaluated(params)
+        update = self._optimizer.of(hypers, params)
+        order = orders(keys(seeds, 0), len(self._data[0]))
+        for step in range(self.batches):
+            x, y = (_rows(part, order[:, step * self._batch :][:, : self._batch]) for part in self._data)
+            dropped = factors(rates, self._shapes, keys(seeds, 1 + step))
+            update(params, self._gradients(params, x, y, dropped), state["optimizer"])
+        return self.scores(state, *self._validation)
+
+    def _hypers(self, turn: Cohort) -> dict[str, Tensor]:
+        """By name, [K]; a Choice as its values."""
+        found = {
+            name: np.array(turn.choices[name], np.float32)[values] if name in turn.choices else values
+            for name, values in turn.hypers.items()
+        }
+        return {name: torch.from_numpy(values).to(self.device) for name, values in found.items()}
 
     @torch.no_grad()
-    def _evaluated(self, params: dict[str, Tensor]) -> np.ndarray[Any, Any]:
-        x, y = self._validation
+    def scores(self, state: dict[str, Any], x: Tensor, y: Tensor) -> Any:
+        """Of these examples, on the device: [K] or [K, E]."""
+        params = state["params"]
         members = len(next(iter(params.values())))
-        outputs = self._forward(params, x.expand(members, *x.shape), [], [])
-        found: np.ndarray[Any, Any] = vmap(self._score, in_dims=(0, None))(outputs, y).cpu().numpy()
-        return found
+        self._model.eval()
+        outputs = self._forward(params, x.expand(members, *x.shape), [])
+        self._model.train()
+        return self._score(outputs, y)
 
-    def _plain_gradients(
-        self, params: dict[str, Tensor], x: Tensor, y: Tensor, rates: list[Tensor], noise: list[Tensor]
+    def _gradients_of(
+        self, params: dict[str, Tensor], x: Tensor, y: Tensor, dropped: list[Tensor]
     ) -> dict[str, Tensor]:
         """Of each member's loss by its own parameters: the sum of all losses has these, stacked."""
-        leaves = {name: parameter.requires_grad_() for name, parameter in params.items()}
-        total = vmap(self._loss)(self._forward(leaves, x, rates, noise), y).sum()
+        leaves = {name: parameter.detach().requires_grad_() for name, parameter in params.items()}
+        total = self._losses(self._forward(leaves, x, dropped), y).sum()
         gradients = torch.autograd.grad(total, list(leaves.values()))
-        for parameter in params.values():
-            parameter.requires_grad_(False)
-        return dict(zip(params, gradients, strict=True))
+        return {name: gradient.contiguous() for name, gradient in zip(params, gradients, strict=True)}
 
-    # Two ways to compute all members at once ----------------------------------------------------------------------
-
-    def _by_bmm(self, found: Layers) -> Callable[..., Tensor]:
-        def forward(params: dict[str, Tensor], x: Tensor, rates: list[Tensor], noise: list[Tensor]) -> Tensor:
-            dropped = iter(zip(rates, noise, strict=True))
-            for layer in found:
-                x = layer(params, x, dropped)
-            return x
-
-        return forward
-
-    def _by_vmap(self, params: dict[str, Tensor], x: Tensor, rates: list[Tensor], noise: list[Tensor]) -> Tensor:
-        def one(params: dict[str, Tensor], x: Tensor, rates: list[Tensor], noise: list[Tensor]) -> Any:
-            for dropout, rate, drawn in zip(self._dropouts, rates, noise, strict=bool(rates)):
-                dropout.given = (rate, drawn)
+    def _by_vmap(self, params: dict[str, Tensor], x: Tensor, dropped: list[Tensor]) -> Tensor:
+        def one(params: dict[str, Tensor], x: Tensor, dropped: list[Tensor]) -> Any:
+            for dropout, kept in zip(self._dropouts, dropped, strict=bool(dropped)):
+                dropout.factors = kept
             try:
                 return functional_call(self._model, params, (x,))
             finally:
                 for dropout in self._dropouts:
-                    dropout.given = None
+                    dropout.factors = None
 
-        made: Tensor = vmap(one)(params, x, rates, noise)
+        made: Tensor = vmap(one)(params, x, dropped)
         return made
 
-    def _dropped_shapes(self) -> list[tuple[int, ...]]:
-        """What each Dropout is given for one batch of one member."""
+    # Before the first member is made ------------------------------------------------------------------------------
+
+    def _rehearsed(self) -> tuple[list[tuple[int, ...]], int]:
+        """One batch of one member, so that errors come early: what each Dropout is given, and how many samples a score has."""
+        x, y = (part[: self._batch] for part in self._data)
+        with _explained(f"the model cannot compute a batch of the data, {_described(x)}"):
+            shapes = self._dropped_shapes(x)
+            params = {name: parameter.unsqueeze(0) for name, parameter in _params(self._model).items()}
+            dropped = [torch.ones(1, *shape, device=self.device) for shape in shapes]
+            outputs = self._forward(params, x.unsqueeze(0), dropped)
+        with _explained(
+            f"the loss cannot be computed of outputs, {_described(outputs[0])}, and targets, {_described(y)}"
+        ):
+            values = self._losses(outputs, y.unsqueeze(0))
+            if values.shape != (1,):
+                raise SettingsError(
+                    f"the loss of one member has the shape {list(values.shape[1:])}; expected a scalar, the mean over its batch"
+                )
+            self._gradients_of(params, x.unsqueeze(0), y.unsqueeze(0), dropped)
+        with _explained("the score cannot be computed"):
+            scores = self.scores({"params": params}, *self._validation)
+        return shapes, scores.shape[1] if isinstance(scores, Tensor) and scores.dim() > 1 else 0
+
+    def _dropped_shapes(self, x: Tensor) -> list[tuple[int, ...]]:
         shapes: list[tuple[int, ...]] = []
         hooks = [
             d.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape))) for d in self._dropouts
         ]
         with torch.no_grad():
-            self._model(self._data[0][: self._batch])
+            self._model(x)
         for hook in hooks:
             hook.remove()
         if len(shapes) != len(self._dropouts):
@@ -201,20 +236,81 @@ class Program:
         return shapes
 
 
-def _drawn(noise: list[Tensor], generators: list[torch.Generator]) -> list[Tensor]:
-    """Each member's row of uniform numbers from its own generator, so that they do not depend on who trains beside it."""
-    for row, generator in enumerate(generators):
-        for drawn in noise:
-            torch.rand(drawn.shape[1:], generator=generator, out=drawn[row])
-    return noise
+def _by_bmm(found: Sequence[Layer]) -> Callable[[dict[str, Tensor], Tensor, list[Tensor]], Tensor]:
+    def forward(params: dict[str, Tensor], x: Tensor, dropped: list[Tensor]) -> Tensor:
+        each = iter(dropped)
+        for layer in found:
+            x = layer(params, x, each)
+        return x
+
+    return forward
 
 
-def _check_buffers(model: nn.Module) -> None:
+def _rows(part: Tensor, chosen: Tensor) -> Tensor:
+    """part [N, ...] at chosen [K, B]: [K, B, ...]."""
+    return part.index_select(0, chosen.flatten()).unflatten(0, chosen.shape)
+
+
+def _params(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+# What is given --------------------------------------------------------------------------------------------------------
+
+
+def _pair(what: str, given: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+    if not isinstance(given, tuple | list) or len(given) != 2 or not all(isinstance(part, Tensor) for part in given):
+        raise SettingsError(
+            f"{what}= must be (inputs [N, ...], targets [N, ...]), two tensors; got {type(given).__name__}"
+        )
+    x, y = given
+    if x.dim() < 1 or y.dim() < 1 or len(x) != len(y) or not len(x):
+        raise SettingsError(
+            f"{what}= has inputs {list(x.shape)} and targets {list(y.shape)}; expected [N, ...] of each"
+        )
+    return x.to(device), y.to(device)
+
+
+def _check_model(model: nn.Module) -> None:
     if stateful := [name for name, _ in model.named_buffers()]:
         raise SettingsError(
             f"the model keeps {stateful[0]!r} as a buffer, which members would share: use GroupNorm or LayerNorm instead of "
             "BatchNorm, or make the tensor a constant of the function that uses it"
         )
+    if random := [f"{name!r}, {module}" for name, module in model.named_modules() if isinstance(module, RANDOM)]:
+        raise SettingsError(
+            f"the model has {random[0]}, whose rate and random numbers all members would share: use "
+            'phyla.vector.torch.Dropout("the hyperparameter\'s name")'
+        )
+    if frozen := [name for name, parameter in model.named_parameters() if not parameter.requires_grad]:
+        raise SettingsError(f"the model's {frozen[0]!r} requires no gradient; all parameters of a member are trained")
+    if not list(model.parameters()):
+        raise SettingsError("the model has no parameters to train")
+
+
+def _values(space: Mapping[str, Any], name: str) -> Sequence[float]:
+    """What a hyperparameter may be, or between which numbers it lies."""
+    hyperparameter = space[name]
+    if not isinstance(hyperparameter, Choice):
+        return hyperparameter.low, hyperparameter.high
+    if odd := [v for v in hyperparameter.values if isinstance(v, bool) or not isinstance(v, int | float)]:
+        raise SettingsError(f"{name!r} may be {odd[0]!r}; expected numbers, for it sets a number")
+    return hyperparameter.values
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} on {tensor.device}"
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except SettingsError:
+        raise
+    except Exception as error:
+        hint = "; randomness must come from phyla.vector.torch.Dropout" if "randomness" in str(error) else ""
+        raise SettingsError(f"{what}{hint}: {error}") from error
 
 
 __all__ = ["Dropout", "Options", "Program", "train"]
