@@ -158,6 +158,33 @@ def test_a_tied_layer_is_computed_by_vmap() -> None:
     assert trained(model=tied).best is not None
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions(optimizer: str, dtype: torch.dtype) -> None:
+    data, validation = ((x.to(dtype), y) for x, y in (DATA, VALIDATION))
+    run = phyla.Population("torch", SPACE, size=3, intervals=3, seed=0, journal="memory", progress=False, threads=1)
+    train(
+        run, lambda: make_model().to(dtype), cross_entropy, data, validation=validation, score=accuracy, batch=16,
+        optimizer=optimizer,
+    )  # fmt: skip
+    state = run.stacks.take(0).state
+    assert {p.dtype for p in state["params"].values()} == {dtype}
+    assert len(set(scores(run))) > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["bmm", "vmap"])
+def test_a_compiled_program_computes_the_same(path: str) -> None:
+    np.testing.assert_allclose(scores(trained(path=path, compile=True)), scores(trained(path=path)), atol=1e-4)
+
+
+def test_a_compiled_program_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("phyla.vector.torch.COMPILERS", ("g++", "clang++"))
+    with pytest.raises(SettingsError, match=r"needs a C\+\+ compiler for a CPU; none of g\+\+, clang\+\+ was found"):
+        trained(compile=True)
+
+
 def test_a_choice_sets_its_value_and_not_its_place() -> None:
     def scored(space: dict[str, Any]) -> list[float]:
         run = phyla.Population("torch", space, size=2, intervals=2, seed=0, journal="memory", progress=False, threads=1)

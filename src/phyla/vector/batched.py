@@ -47,7 +47,7 @@ def _layer(prefix: str, module: nn.Module) -> Layer | None:
     if isinstance(module, nn.LayerNorm) and kind is nn.LayerNorm:
         return lambda params, x, _: _layer_norm(module, x, params, prefix)
     if kind is Dropout:
-        return lambda params, x, factors: x if (factor := next(factors, None)) is None else x * factor
+        return lambda params, x, factors: x if (factor := next(factors, None)) is None else x * factor.to(x.dtype)
     if isinstance(module, nn.Flatten) and kind is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
         return lambda params, x, _: x.flatten(2)
     if kind in ELEMENTWISE:

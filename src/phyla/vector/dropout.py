@@ -28,7 +28,7 @@ class Dropout(nn.Module):
         self.rate_name = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if self.factors is None else x * self.factors
+        return x if self.factors is None else x * self.factors.to(x.dtype)
 
 
 def factors(rates: Sequence[Tensor], shapes: Sequence[Sequence[int]], keys: Tensor) -> list[Tensor]:

@@ -49,7 +49,9 @@ class Update:
         """(params, gradients, state) -> None, in place, with these hyperparameters [K]."""
         first = next(iter(params.values()))
         options = {
-            name: hypers[name].float() if name in hypers else first.new_full((len(first),), self._fixed(name))
+            name: hypers[name].float()
+            if name in hypers
+            else torch.full((len(first),), self._fixed(name), device=first.device)
             for name in self.defaults
         }
         return torch.no_grad()(lambda params, gradients, state: self.step(options, params, gradients, state))
@@ -66,8 +68,8 @@ class Update:
 
 
 def _like(option: Tensor, parameter: Tensor) -> Tensor:
-    """[K] as [K, 1, …]."""
-    return option.view(-1, *[1] * (parameter.dim() - 1))
+    """[K] as [K, 1, …], in the parameter's precision."""
+    return option.to(parameter.dtype).view(-1, *[1] * (parameter.dim() - 1))
 
 
 class SGD(Update):

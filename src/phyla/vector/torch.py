@@ -10,6 +10,8 @@ member by member; one that a `Dropout` names is its rate.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -30,6 +32,8 @@ from phyla.vector.noise import keys, orders
 from phyla.vector.optimizers import OPTIMIZERS, Options, Update
 
 RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU)
+
+COMPILERS = ("g++", "clang++", "cl", *([cxx] if (cxx := os.environ.get("CXX")) else []))
 
 
 def train(
@@ -56,9 +60,10 @@ def train(
     and targets [B, ...], a scalar; a score may be samples [E] where the run's strategy compares samples. data, validation:
     inputs [N, ...] and targets [N, ...], moved to the device; each member goes through the data in an order of its own, in
     batches of `batch`; what is left over is dropped. test: as validation; its score is the metric "test", which no decision
-    sees. options: those of the optimizer that are no hyperparameters. cohort,
-    span: as for `Population.cohorts`. path: "bmm" computes a Sequential of common layers as batched matrix products, "vmap"
-    anything; "auto" is bmm where it can be. compile: with torch.compile.
+    sees. options: those of the optimizer that are no hyperparameters. cohort, span: as for `Population.cohorts`. path: "bmm"
+    computes a Sequential of common layers as batched matrix products, "vmap" anything; "auto" is bmm where it can be.
+    compile: with torch.compile, which takes up to a minute once, and on a CPU a C++ compiler; small networks were slower
+    with it there, so measure before you use it.
     Raises SettingsError for what cannot work.
     """
     program = Program(
@@ -99,6 +104,10 @@ class Program:
         self.device = torch.device(device)
         self._data = _pair("data", data, self.device)
         self._validation = _pair("validation", validation, self.device)
+        if compile and self.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+            raise SettingsError(
+                f"compile=True needs a C++ compiler for a CPU; none of {', '.join(COMPILERS)} was found"
+            )
         if batch < 1 or batch > len(self._data[0]):
             raise SettingsError(f"batch={batch}; expected from 1 to the {len(self._data[0])} examples that there are")
         self._batch = batch
