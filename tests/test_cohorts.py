@@ -128,15 +128,10 @@ def train_ahead(run: phyla.Population, span: int) -> phyla.Population:
     """A program in NumPy that trains and decides by itself."""
     for cohort in run.cohorts(span=span, ahead=True):
         ahead, state = cohort.ahead(), cohort.state(init)
-        hypers = [cohort._claim.events[row].hypers for row in range(cohort.size)]
+        hypers = cohort.given
         scores, sources = [], []
         for j in range(len(ahead.seeds)):
-            source = np.arange(cohort.size)
-            if j:
-                order, k = np.argsort(scores[-1], kind="stable"), ahead.donors
-                for member in order[:k]:
-                    if ahead.ready[j, member]:
-                        source[member] = order[len(order) - k :][ahead.picks[j, member]]
+            source = ahead.sources(j, np.array(scores[-1])) if j else np.arange(cohort.size)
             hypers = [
                 hypers[row] if one == row else ahead.explored(j, row, hypers[one]) for row, one in enumerate(source)
             ]
@@ -149,7 +144,7 @@ def train_ahead(run: phyla.Population, span: int) -> phyla.Population:
             sources.append(source)
             if not np.isfinite(found).all():
                 break
-        cohort.report_ahead(ahead, np.array(scores), np.array(sources), state, steps=10)
+        cohort.report_ahead(np.array(scores), cohort.decided(ahead, sources), state, steps=10)
     return run
 
 
@@ -203,10 +198,8 @@ def test_another_event_may_come_between_the_claims_and_the_append_of_a_span() ->
     ahead, state = cohort.ahead(), cohort.state(init)
     worker.journal.append(Paused(member=RUN, seq=run.view.run_head + 1))
     scores, sources = np.arange(24.0).reshape(4, 6), np.tile(np.arange(6), (4, 1))
-    for j in range(1, 4):
-        for row in np.flatnonzero(ahead.ready[j])[: ahead.donors]:
-            sources[j, row] = 6 - ahead.donors + ahead.picks[j, row]
-    cohort.report_ahead(ahead, scores, sources, state)
+    sources[1:] = [ahead.sources(j, scores[j - 1]) for j in range(1, 4)]
+    cohort.report_ahead(scores, cohort.decided(ahead, sources), state)
     assert run.view.done.tolist() == [4] * 6
     assert any(r.donor is not None for r in run.view.records.values())
     assert not list(examine(events(run), None, run._arguments.strategy))
@@ -219,7 +212,7 @@ def test_ahead_must_be_asked_for_and_takes_no_samples() -> None:
     cohort = next(population().cohorts(span=2, ahead=True))
     ahead = cohort.ahead()
     with pytest.raises(ScoreError, match="samples"):
-        cohort.report_ahead(ahead, np.zeros((2, 6, 5)), np.zeros((2, 6), int), cohort.state(init))
+        cohort.report_ahead(np.zeros((2, 6, 5)), cohort.decided(ahead, np.zeros((2, 6), int)), cohort.state(init))
 
 
 # What a cohort says of its members ------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ import pytest
 import phyla
 from phyla.doctor import examine
 from phyla.errors import SettingsError
+from phyla.events import RUN, SpaceChanged
+from phyla.space import describe
 from phyla.testing.simulation import outcome
 from phyla.vector import moves
 from phyla.vector.jax import Program, train
@@ -209,6 +211,30 @@ def test_a_fused_program_is_compiled_once() -> None:
         counts.add((program.compilations, program._intervals._cache_size()))
     assert counts == {(1, 1)}  # the last span has three intervals
     assert run.run.lineage().copies
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_the_next_span_is_begun_before_this_one_is_written_and_dropped_if_something_else_is_claimed(
+    monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    run, begun = population(intervals=12), []
+    program = Program(init, step, evaluate, steps=5, span=3)
+    begin = program._begin
+    monkeypatch.setattr(program, "_begin", lambda ahead, *given: begun.append(ahead) or begin(ahead, *given))
+    narrow = {**SPACE, "lr": phyla.Float(1e-3, 0.05, log=True)}
+    for turn in run.cohorts(span=3, ahead=True):
+        program.spread(turn.size, None)
+        worker = run._worker
+        assert worker is not None
+        if changed and turn.interval == 4:
+            seq = worker.view.run_head + 1
+            worker.journal.append(SpaceChanged(member=RUN, seq=seq, space=describe(narrow), first=7))
+        program.train_span(turn)
+    assert len(begun) == 4 + changed
+    assert all(r.hypers["lr"] <= 0.05 for r in run.view.records.values() if changed and r.interval >= 7)
+    assert not problems(run)
+    if not changed:
+        assert decisions(run) == decisions(trained(intervals=12))
 
 
 FUSED_SCRIPT = """

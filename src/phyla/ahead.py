@@ -7,7 +7,7 @@ how much they draw does not depend on what was reported.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -50,6 +50,10 @@ def check(strategy: Strategy, settings: Settings, space: Space) -> None:
     )
 
 
+Place: TypeAlias = tuple[int, int]
+"""(interval, row) of what is decided ahead, from 0."""
+
+
 class Move(NamedTuple):
     """What becomes of a copied hyperparameter: it is scaled by a factor, or takes a value that was drawn."""
 
@@ -78,23 +82,21 @@ class Draws:
     def __init__(self, strategy: Strategy):
         self._strategy = strategy  # for which `check` is content
         self._space: Space = {}
+        self._recorders: Space = {}
         self._found: dict[tuple[int, int, int], Draw] = {}
 
-    def look(self, view: View, claims: Sequence[Claimed], seeds: Array) -> Ahead:
-        """What decides the next n intervals of a whole population that is claimed. seeds: [n, K]."""
-        n = len(seeds)
+    def look(self, view: View, claims: Sequence[Claimed], seeds: Array, after: int = 0) -> Ahead:
+        """What decides n intervals of a whole population that is claimed. seeds: [n, K]. after: so many intervals.
+
+        The first interval of the claim is decided. After it, this is what will be decided if no score is bad.
+        """
         space, first = view.space_of(claims[0].member), claims[0].interval
         if space != self._space:
             self._space, self._found = space, {}
+            self._recorders = {name: cast(Hyperparameter, _Recorder(h)) for name, h in space.items()}
         self._found = {key: draw for key, draw in self._found.items() if key[1] > first}
-        donors, ready = self._donors(view, len(claims)), _ready(view, claims, n)
-        return Ahead(space, seeds, ready, donors, dict(self._drawn(view, claims, ready, donors, first=1)))
-
-    def prepare(self, view: View, claims: Sequence[Claimed], n: int) -> None:
-        """Draws for the n intervals after the next n, while there is time."""
-        donors, ready = self._donors(view, len(claims)), _ready(view, claims, 2 * n)
-        for _ in self._drawn(view, claims, ready, donors, first=n + 1):
-            pass
+        donors, ready = self._donors(view, len(claims)), _ready(view, claims, after + len(seeds))[after:]
+        return Ahead(space, seeds, ready, donors, self._drawn(view, claims, ready, donors, after))
 
     def _donors(self, view: View, members: int) -> int:
         exploit = getattr(self._strategy, "exploit", None)
@@ -102,27 +104,28 @@ class Draws:
             return 0
         return group_size(exploit.fraction, members)
 
-    def _drawn(
-        self, view: View, claims: Sequence[Claimed], ready: Array, donors: int, first: int
-    ) -> Iterator[tuple[tuple[int, int], Draw]]:
-        """By interval (from `first` on) and row."""
+    def _drawn(self, view: View, claims: Sequence[Claimed], ready: Array, donors: int, after: int) -> dict[Place, Draw]:
         if not donors:
-            return
-        for j, row in np.argwhere(ready[first:]).tolist():
-            claim = claims[row]
-            key = claim.member, claim.interval + first + j, int(view.replacements[claim.member]) + claim.renews
-            if key not in self._found:
-                self._found[key] = self._draw(view, donors, *key)
-            yield (first + j, row), self._found[key]
+            return {}
+        replaced = [int(view.replacements[claim.member]) + claim.renews for claim in claims]
+        keys = {
+            (j, row): (claims[row].member, claims[row].interval + after + j, replaced[row])
+            for j, row in np.argwhere(ready).tolist()
+        }
+        if new := [key for key in keys.values() if key not in self._found]:
+            members, intervals, replacements = zip(*new, strict=True)
+            rngs = randomness.generators(view.settings.seed, members, intervals, Purpose.DECIDE, replacements)
+            for key, rng in zip(new, rngs, strict=True):
+                self._found[key] = self._draw(view, donors, key[0], rng)
+        return {place: self._found[key] for place, key in keys.items()}
 
-    def _draw(self, view: View, donors: int, member: int, interval: int, replacements: int) -> Draw:
+    def _draw(self, view: View, donors: int, member: int, rng: np.random.Generator) -> Draw:
         """As `Truncation`, and then `Perturb`, would draw."""
-        rng = randomness.generator(view.settings.seed, member, interval, Purpose.DECIDE, replacements)
         pick, explore = int(rng.integers(donors)), getattr(self._strategy, "explore", None)
         if explore is None:
             return Draw(pick, {})
-        recorders = {name: cast(Hyperparameter, _Recorder(h)) for name, h in self._space.items()}
-        return Draw(pick, cast(dict[str, Move], explore(dict.fromkeys(recorders), recorders, view, member, rng)))
+        nothing: Hypers = dict.fromkeys(self._space)
+        return Draw(pick, explore(nothing, self._recorders, view, member, rng))
 
 
 class _Recorder:
@@ -145,15 +148,15 @@ class _Recorder:
 class Ahead:
     """What decides the next n intervals of K claimed members: who is ready before each, and what they draw.
 
-    ready: [n, K] bool; before the first interval nobody is: the claim has decided. donors: so many of the best are copied, by
-    so many of the worst. draws: by interval (from 0) and row. seeds: [n, K] uint32, as those of `Cohort`.
+    ready: [n, K] bool; before the first interval of a claim nobody is, since it is decided. donors: so many of the best are
+    copied, by so many of the worst. draws: by interval (from 0) and row. seeds: [n, K] uint32, as those of `Cohort`.
     """
 
     space: Space
     seeds: Array
     ready: Array
     donors: int
-    draws: dict[tuple[int, int], Draw]
+    draws: dict[Place, Draw]
 
     @property
     def picks(self) -> Array:
@@ -172,11 +175,21 @@ class Ahead:
         }
         return self._array({at: h.index(v) if isinstance(h, Values) else v for at, v in drawn.items()}, np.nan)
 
-    def _array(self, values: dict[tuple[int, int], Any], otherwise: float, dtype: Any = np.float32) -> Array:
+    def _array(self, values: dict[Place, Any], otherwise: float, dtype: Any = np.float32) -> Array:
         array = np.full(self.ready.shape, otherwise, dtype)
         for at, value in values.items():
             array[at] = value
         return array
+
+    def sources(self, interval: int, values: Array) -> Array:
+        """[K] int32: the row from which each member goes on in this interval of the n. values: [K], higher is better."""
+        sources = np.arange(len(values), dtype=np.int32)
+        if self.donors:
+            order = np.argsort(values, kind="stable")  # worst first; of equals, the lower id
+            worst = order[: self.donors]
+            best = order[len(order) - self.donors :][self.picks[interval, worst]]
+            sources[worst] = np.where(self.ready[interval, worst], best, worst)
+        return sources
 
     def choices(
         self, interval: int, sources: Sequence[int], before: Sequence[Hypers], refs: Sequence[Ref]

@@ -12,12 +12,13 @@ from phyla import score as _score
 from phyla.ahead import Ahead, check
 from phyla.arguments import Arguments
 from phyla.checkpoints.leaves import is_array, is_torch
+from phyla.decide import Choice as Decided
 from phyla.errors import LoopError, ScoreError, SettingsError
 from phyla.events import Ref
 from phyla.newborn import Newborn
 from phyla.randomness import Purpose
 from phyla.record import Record
-from phyla.space import Choice, Int, Space
+from phyla.space import Choice, Hypers, Int, Space
 from phyla.stacks import Stack, gather, set_rows, stack, take
 from phyla.state import mix, saved_state
 from phyla.turn import Home, Turn
@@ -95,8 +96,18 @@ class Cohort(Turn):
         self.ids = self._array([event.member for event in events], np.int32)
         self.valid = np.arange(group.size) < len(events)
         self.copied = self._array([_copied(view.records, event) for event in events], np.bool_)
-        self.hypers = {name: self._array(*_numbers(space, name, [e.hypers[name] for e in events])) for name in space}
+        self.hypers = self.arrays([event.hypers for event in events])
         self.choices = {name: h.values for name, h in space.items() if isinstance(h, Choice)}
+
+    @property
+    def given(self) -> list[Hypers]:
+        """Each member's hyperparameters as the journal has them."""
+        return [event.hypers for event in self._claim.events]
+
+    def arrays(self, each: Sequence[Hypers]) -> dict[str, np.ndarray[Any, Any]]:
+        """Hyperparameters of the members as arrays [K], as `hypers` are."""
+        space = self._population.view.space_of(self.id)
+        return {name: self._array(*_numbers(space, name, [one[name] for one in each])) for name in space}
 
     @property
     def seeds(self) -> np.ndarray[Any, Any]:
@@ -156,11 +167,12 @@ class Cohort(Turn):
         """What an interval has come to."""
         population, settings = self._population, self._population.view.settings
         trained = _score.check_steps(steps)
+        needs_samples = population.needs_samples
         each = self._split("a score", scores)
         more = self._split("metrics", metrics) if metrics else [None] * len(each)
         for outcomes, score, extra in zip(self._outcomes, each, more, strict=True):
             parsed = _score.parse(score, settings.metric, extra)
-            if population.needs_samples and parsed.samples is None and parsed.value is not None:
+            if needs_samples and parsed.samples is None and parsed.value is not None:
                 raise ScoreError(
                     "the run's strategy compares samples: expected scores of shape [K, E], E samples a member"
                 )
@@ -174,34 +186,34 @@ class Cohort(Turn):
         """
         if not self._group.ahead:
             raise LoopError("cohort.ahead() needs population.cohorts(ahead=True)")
-        claim, view = self._claim, self._population.view
-        n = claim.events[0].span if len(claim.events) == view.size == self.size else 1
-        attempts = np.zeros((n, len(claim.events)), np.int64)
-        attempts[0] = claim.attempts
-        members, intervals = [event.member for event in claim.events], self.interval + np.arange(n)[:, None]
-        seed = view.settings.seed
-        seeds = randomness.draw_seeds(seed, members, intervals, Purpose.BODY, claim.replacements, attempts)
-        return self._population.draws.look(view, claim.events, seeds[:, self._rows])
+        return self._look(self._whole_span, 0)
 
-    def prepare(self) -> None:
-        """Draws what the next `ahead` will need, while the device is busy with this one."""
-        claim = self._claim
-        self._population.draws.prepare(self._population.view, claim.events, self._group.span)
+    def beyond(self) -> Ahead | None:
+        """As `ahead`, for the span after this one; None if it ends the run. It holds if no score of this one is bad."""
+        n = self._whole_span
+        left = min(self._group.span, self._population.view.intervals - (self.interval + n - 1))
+        return self._look(left, n) if left > 0 and len(self._claim.events) == self.size else None
+
+    def decided(self, ahead: Ahead, sources: Any) -> list[list[Decided]]:
+        """What the members have done before each of t intervals but the first, which the claim has decided.
+
+        sources: [t, K] int; before each interval, the row that each member went on from: itself, or its donor.
+        """
+        events = self._claim.events
+        hypers, found = [event.hypers for event in events], list[list[Decided]]()
+        for j, rows in enumerate(np.asarray(sources)[1:, : len(events)].tolist(), 1):
+            refs = [Ref(event.member, event.seq + 2 * j - 1) for event in events]
+            found.append(ahead.choices(j, rows, hypers, refs))
+            hypers = [choice.hypers for choice in found[-1]]
+        return found
 
     def report_ahead(
-        self,
-        ahead: Ahead,
-        scores: Any,
-        sources: Any,
-        state: Any,
-        *,
-        steps: int | float = 1,
+        self, scores: Any, decided: Sequence[Sequence[Decided]], state: Any, *, steps: int | float = 1
     ) -> None:
-        """Ends the intervals that a program has trained and decided by itself, t of the n of `ahead`, at least one.
+        """Ends the t intervals, at least one, that a program has trained and decided by itself.
 
-        scores: [t, K], or a dict of such; only in the last interval one may not be finite. sources: [t, K] int; before each
-        interval, the row that each member went on from, itself or its donor; the first is not looked at. state: after the
-        last, which is saved. steps: of one interval.
+        scores: [t, K], or a dict of such; only in the last interval one may not be finite. decided: by `decided`. state: after
+        the last, which is saved; when this returns, it may be changed or donated. steps: of one interval.
         """
         if self.ended:
             raise LoopError(f"{self.who} {self._ending()}: report once for each turn")
@@ -211,15 +223,33 @@ class Cohort(Turn):
             raise ScoreError(
                 "report_ahead was given samples; expected one score a member, [t, K]: it is what was ranked by"
             )
-        events = self._claim.events
-        passed, hypers = list[Passed](), [event.hypers for event in events]
-        for j, outcomes in enumerate(zip(*(each[:-1] for each in self._outcomes), strict=True), 1):
-            reported = [Ref(event.member, event.seq + 2 * j - 1) for event in events]
-            choices = ahead.choices(j, np.asarray(sources[j])[: len(events)].tolist(), hypers, reported)
-            passed.append(Passed(outcomes, choices))
-            hypers = [choice.hypers for choice in choices]
+        amid = zip(*(outcomes[:-1] for outcomes in self._outcomes), strict=True)
         self._state = state
-        self._publish(Stack(state, self.size), passed)
+        self._publish(Stack(state, self.size), [Passed(*each) for each in zip(amid, decided, strict=True)])
+
+    def goes_on_from(self, rows: Any) -> bool:
+        """Whether each member goes on from this row, [K], of what this cohort has reported last."""
+        before, events = self._population.stacks.newest(self.id), self._claim.events
+        if before is None or len(before.refs) != len(events):
+            return False
+        refs = [before.refs[row] for row in np.asarray(rows)[: len(events)].tolist()]
+        return all(e.source == ref and e.mix is None for e, ref in zip(events, refs, strict=True))
+
+    @property
+    def _whole_span(self) -> int:
+        events = self._claim.events
+        return events[0].span if len(events) == self._population.view.size == self.size else 1
+
+    def _look(self, n: int, after: int) -> Ahead:
+        claim, view = self._claim, self._population.view
+        attempts = np.zeros((n, len(claim.events)), np.int64)
+        if not after:
+            attempts[0] = claim.attempts
+        members, intervals = [event.member for event in claim.events], self.interval + after + np.arange(n)[:, None]
+        seeds = randomness.draw_seeds(
+            view.settings.seed, members, intervals, Purpose.BODY, claim.replacements, attempts
+        )
+        return self._population.draws.look(view, claim.events, seeds[:, self._rows], after)
 
     def next_interval(self) -> Cohort | None:
         """Amid a span, the same cohort for its next interval, once this one is reported."""

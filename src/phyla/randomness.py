@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any, TypeAlias
 
@@ -40,27 +40,46 @@ def draw_seed(seed: int, member: int, interval: int, purpose: Purpose, replaceme
 def draw_seeds(
     seed: int, members: Any, intervals: Any, purpose: Purpose, replacements: Any, attempts: Any = 0
 ) -> Array:
-    """`draw_seed` for many at once: the arrays are broadcast together; what comes back is uint32 of that shape.
+    """`draw_seed` for many at once: the arrays are broadcast together; what comes back is uint32 of that shape."""
+    found: Array = _states(seed, (members, intervals, purpose, replacements, attempts), 1)[0] >> np.uint32(1)
+    return found
 
-    The hash is that of NumPy's SeedSequence (O'Neill 2015, "Developing a seed_seq Alternative"), which NumPy promises to keep.
+
+def generators(
+    seed: int, members: Any, intervals: Any, purpose: Purpose, replacements: Any
+) -> Iterator[np.random.Generator]:
+    """`generator` for many, arrays [n]. They share their state: each is used up before the next one is asked for."""
+    words = _states(seed, (members, intervals, purpose, replacements, 0), 8).astype(np.uint64)
+    bits = np.random.PCG64()
+    shared, state = np.random.Generator(bits), bits.state
+    for a, b, c, d in (words[::2] | words[1::2] << np.uint64(32)).T.tolist():
+        # As PCG64 is seeded (O'Neill 2014, "PCG: A Family of Simple Fast Space-Efficient Statistically Good Algorithms").
+        increment = ((c << 64 | d) << 1 | 1) & _LOW_128
+        state["state"] = {"state": ((increment + (a << 64 | b)) * _PCG64 + increment) & _LOW_128, "inc": increment}
+        bits.state = state
+        yield shared
+
+
+_LOW_128, _PCG64 = 2**128 - 1, 0x2360ED051FC65DA44385DF649FCCF645
+
+
+def _states(seed: int, each: Sequence[Any], n: int) -> Array:
+    """`SeedSequence.generate_state(n)` for many sequences: uint32 [n, …].
+
+    The hash is that of O'Neill 2015, "Developing a seed_seq Alternative", which NumPy promises to keep.
     """
     words = [seed >> shift & 0xFFFFFFFF for shift in range(0, max(seed.bit_length(), 1), 32)]
-    given = [np.asarray(word, np.uint32) for word in (*words, members, intervals, purpose, replacements, attempts)]
-    pool = _pool([np.array(word) for word in np.broadcast_arrays(*given)])
-    return _hashed(pool[0], *next(_constants(0x8B51F9DD, 0x58F38DED))) >> np.uint32(1)
-
-
-def _pool(entropy: list[Array]) -> list[Array]:
-    """Four words, in which all that was given has been mixed."""
+    given = np.broadcast_arrays(*(np.asarray(word, np.uint32) for word in (*words, *each)))
     constants = _constants(0x43B0D7E5, 0x931E8875)
-    pool = [_hashed(word, *next(constants)) for word in entropy[:4]]
+    pool = [_hashed(word, *next(constants)) for word in given[:4]]
     for source in range(4):
         for other in range(4):
             if other != source:
                 pool[other] = _mixed(pool[other], _hashed(pool[source], *next(constants)))
-    for word in entropy[4:]:
+    for word in given[4:]:
         pool = [_mixed(one, _hashed(word, *next(constants))) for one in pool]
-    return pool
+    constants = _constants(0x8B51F9DD, 0x58F38DED)
+    return np.array([_hashed(pool[i % 4], *next(constants)) for i in range(n)])
 
 
 def _constants(first: int, factor: int) -> Iterator[tuple[np.uint32, np.uint32]]:

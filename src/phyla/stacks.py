@@ -51,6 +51,9 @@ class Stacks:
                 return stack, stack.refs.index(ref)
         return None
 
+    def newest(self, cohort: int) -> Stack | None:
+        return self._resident.get(cohort)
+
     def keep(self, cohort: int, stack: Stack) -> None:
         """Holds a stack that was just published, in the place of the one before."""
         self._resident[cohort] = stack

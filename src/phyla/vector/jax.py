@@ -11,7 +11,7 @@ With `fused=True` exploit and explore are compiled too.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,11 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from phyla.ahead import Ahead
 from phyla.cohort import Cohort, Newborns
 from phyla.errors import SettingsError
 from phyla.population import Population
+from phyla.stacks import is_key
 from phyla.vector import moves
 
 Hypers = dict[str, Any]
@@ -64,6 +66,27 @@ def train(
             program.train_interval(turn)
 
 
+class _Begun(NamedTuple):
+    """A span that the device is computing, or has: by what it is decided, what it went on from, and what will come of it."""
+
+    ahead: Ahead
+    rows: Any
+    hypers: Hypers
+    state: Any
+    scores: Any
+    sources: Any
+    done: Any
+
+    def fits(self, turn: Cohort, ahead: Ahead) -> bool:
+        """Whether this is what was claimed then."""
+        return (
+            ahead.seeds.tolist() == self.ahead.seeds.tolist()
+            and (ahead.space, ahead.donors) == (self.ahead.space, self.ahead.donors)
+            and turn.goes_on_from(self.rows)
+            and all(np.array_equal(turn.hypers[name], self.hypers[name]) for name in self.hypers)
+        )
+
+
 class Program:
     """The compiled interval of a cohort: gathers each member's row, takes its steps, and evaluates it."""
 
@@ -80,6 +103,7 @@ class Program:
     ):
         self.sharding: NamedSharding | None = None
         self.compilations = 0
+        self._begun: _Begun | None = None
         self._init = jax.jit(jax.vmap(lambda seed, hypers: init(jax.random.key(seed), hypers)))
         self._steps, self._span = steps, span
         self._metric, self._sign = metric, -1 if minimise else 1
@@ -113,17 +137,34 @@ class Program:
         return state
 
     def train_span(self, turn: Cohort) -> Any:
-        """Trains and decides a population for the intervals of a span, and reports them; the state, to look at."""
-        ahead = turn.ahead()
-        stack, rows = turn.rows(self._fresh, batched=True)
-        put = jax.device_put((stack, rows, turn.hypers), self.sharding)
-        draws = jax.device_put(moves.given(ahead, self._span), self._whole)
-        space = tuple(ahead.space.items())
-        state, *found = self._intervals(*put, draws, len(ahead.seeds), ahead.donors, space)
-        turn.prepare()
-        scores, sources, done = jax.device_get(found)
-        turn.report_ahead(ahead, jax.tree.map(lambda a: a[:done], scores), sources[:done], state, steps=self._steps)
+        """Trains and decides a population for the intervals of a span, and reports them; the state, to look at.
+
+        The next span is begun before this one is written: as it will be decided, if all goes well. What is claimed then says
+        whether it was; if not, its work is dropped.
+        """
+        ahead, begun, self._begun = turn.ahead(), self._begun, None
+        if begun is None or not begun.fits(turn, ahead):
+            stack, rows = turn.rows(self._fresh, batched=True)
+            begun = self._begin(ahead, stack, rows, turn.hypers)
+        beyond = turn.beyond()  # while the device is busy
+        scores, sources, done = jax.device_get((begun.scores, begun.sources, begun.done))
+        decided, scores = turn.decided(ahead, sources[:done]), jax.tree.map(lambda each: each[:done], scores)
+        values, state = np.asarray(self._values_of(scores))[-1], begun.state
+        if beyond is not None and done == len(ahead.seeds) and np.isfinite(values).all():
+            state, rows = jax.tree.map(_kept, begun.state), beyond.sources(0, values)
+            before = [choice.hypers for choice in decided[-1]] if decided else turn.given
+            hypers = turn.arrays(
+                [beyond.explored(0, i, before[row]) if i != row else before[i] for i, row in enumerate(rows)]
+            )
+            self._begun = self._begin(beyond, begun.state, rows, hypers)
+        turn.report_ahead(scores, decided, state, steps=self._steps)
         return state
+
+    def _begin(self, ahead: Ahead, stack: Any, rows: Any, hypers: Hypers) -> _Begun:
+        put = jax.device_put((stack, rows, hypers), self.sharding)
+        draws = jax.device_put(moves.given(ahead, self._span), self._whole)
+        found = self._intervals(*put, draws, len(ahead.seeds), ahead.donors, tuple(ahead.space.items()))
+        return _Begun(ahead, rows, hypers, *found)
 
     def _fresh(self, newborns: Newborns) -> Any:
         """States of a whole cohort."""
@@ -163,20 +204,30 @@ class Program:
         done, state, _, scores, sources, _ = lax.while_loop(goes_on, interval, carry)
         return state, scores, sources, done
 
-    def _values(self, found: Any) -> Any:
-        """The scores as they rank, [K]: higher is better."""
+    def _values_of(self, found: Any) -> Any:
+        """The scores as they rank: higher is better."""
         score = found[self._metric] if isinstance(found, dict) and self._metric in found else found
-        if isinstance(score, dict) or score.ndim != 1:
+        return self._sign * score if not isinstance(score, dict) else None
+
+    def _values(self, found: Any) -> Any:
+        """Of one interval, [K]."""
+        values = self._values_of(found)
+        if values is None or values.ndim != 1:
             raise SettingsError(
                 "a fused program ranks by one number: expected `evaluate` to give a scalar, or a dict of scalars of which "
                 f"Population(metric={self._metric!r}) names one"
             )
-        return self._sign * score.astype(jnp.float32)
+        return values.astype(jnp.float32)
 
     def _spread(self, tree: Any) -> Any:
         if self.sharding is None:
             return tree
         return lax.with_sharding_constraint(tree, self.sharding)  # type: ignore[no-untyped-call]
+
+
+def _kept(leaf: Any) -> Any:
+    """A copy that outlives a donation: on the host, but for typed keys, which NumPy does not have."""
+    return jnp.copy(leaf) if is_key(leaf) else np.array(leaf)
 
 
 def _gathered(state: Any, rows: Any) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from phyla.ahead import Ahead
 from phyla.space import COUNTS_AS_ZERO, LEAVES_ZERO, Choice, Float, Hyperparameter, Int, Space
@@ -17,8 +18,15 @@ Arrays = dict[str, Any]
 
 
 def given(ahead: Ahead, rows: int) -> Arrays:
-    """What `evolved` needs of an Ahead, by interval: arrays [rows, K]. Those after its last interval are never looked at."""
-    arrays = {"seeds": ahead.seeds, "ready": ahead.ready, "picks": ahead.picks}
+    """What `evolved` needs of an Ahead, by interval: arrays [rows, K]. Those after its last interval are never looked at.
+
+    Before the first interval nobody is ready any more: a program begins when that is decided.
+    """
+    arrays = {
+        "seeds": ahead.seeds,
+        "ready": ahead.ready & (np.arange(len(ahead.ready)) > 0)[:, None],
+        "picks": ahead.picks,
+    }
     for name in ahead.space:
         arrays |= {f"factor {name}": ahead.factors(name), f"redrawn {name}": ahead.redrawn(name)}
     return {name: jnp.pad(array, ((0, rows - len(array)), (0, 0))) for name, array in arrays.items()}
