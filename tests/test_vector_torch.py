@@ -313,6 +313,10 @@ def each(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         ({"data": (X.double(), Y)}, r"the model cannot compute a batch of the data, float64 \[16, 8\] on cpu"),
         ({"data": ((X > 0).long(), Y)}, r"the model cannot compute a batch of the data, int64 \[16, 8\] on cpu"),
         ({"data": (X, Y[:5])}, r"data= has inputs \[96, 8\] and targets \[5\]"),
+        (
+            {"model": lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(8, 2))},
+            "cannot compute a batch of the data",
+        ),
         ({"data": X}, "data= must be .inputs .N, ....*two tensors; got Tensor"),
         ({"validation": (X.numpy(), Y)}, "validation= must be"),
         ({"validation": (X[:, :5], Y)}, "the score cannot be computed"),
@@ -332,8 +336,10 @@ def each(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def test_what_a_program_cannot_be_made_of(given: dict[str, Any], message: str) -> None:
     known = {"make_model": make_model, "loss": cross_entropy, "data": DATA, "validation": VALIDATION, "score": accuracy}
     known |= {"batch": 16, **given}
+    before = X.clone()
     with pytest.raises(SettingsError, match=message):
         Program(known.pop("model", known.pop("make_model")), **known)
+    assert torch.equal(X, before)
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,8 @@ def factors(rates: Sequence[Tensor], shapes: Sequence[Sequence[int]], keys: Tens
     if not rates:
         return []
     sizes = [prod(shape) for shape in shapes]
-    noise = bits(keys, (sum(sizes) + 1) // 2).view(torch.int16)[:, : sum(sizes)].split(sizes, dim=1)
-    return [_factors(rate, drawn.unflatten(1, shape)) for rate, drawn, shape in zip(rates, noise, shapes, strict=True)]
+    noise = torch.split(bits(keys, (sum(sizes) + 1) // 2).view(torch.int16)[:, : sum(sizes)], sizes, dim=1)
+    return [_factors(rate, drawn.reshape(-1, *shape)) for rate, drawn, shape in zip(rates, noise, shapes, strict=True)]
 
 
 def _factors(rate: Tensor, noise: Tensor) -> Tensor:

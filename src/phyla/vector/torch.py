@@ -211,22 +211,23 @@ class Program:
     # Before the first member is made ------------------------------------------------------------------------------
 
     def _rehearsed(self) -> tuple[list[tuple[int, ...]], int]:
-        """One batch of one member, so that errors come early: what each Dropout is given, and how many samples a score has."""
+        """One batch of two members, so that errors come early: what each Dropout is given, and how many samples a score has."""
         x, y = (part[: self._batch] for part in self._data)
         with _explained(f"the model cannot compute a batch of the data, {_described(x)}"):
             shapes = self._dropped_shapes(x)
-            params = {name: parameter.unsqueeze(0) for name, parameter in _params(self._model).items()}
-            dropped = [torch.ones(1, *shape, device=self.device) for shape in shapes]
-            outputs = self._forward(params, x.unsqueeze(0), dropped)
+            params = {name: torch.stack([parameter] * 2) for name, parameter in _params(self._model).items()}
+            dropped = [torch.ones(2, *shape, device=self.device) for shape in shapes]
+            xs, ys = x.expand(2, *x.shape), y.expand(2, *y.shape)
+            outputs = self._forward(params, xs, dropped)
         with _explained(
             f"the loss cannot be computed of outputs, {_described(outputs[0])}, and targets, {_described(y)}"
         ):
-            values = self._losses(outputs, y.unsqueeze(0))
-            if values.shape != (1,):
+            values = self._losses(outputs, ys)
+            if values.shape != (2,):
                 raise SettingsError(
                     f"the loss of one member has the shape {list(values.shape[1:])}; expected a scalar, the mean over its batch"
                 )
-            self._gradients_of(params, x.unsqueeze(0), y.unsqueeze(0), dropped)
+            self._gradients_of(params, xs, ys, dropped)
         with _explained("the score cannot be computed"):
             scores = self.scores({"params": params}, *self._validation)
         return shapes, scores.shape[1] if isinstance(scores, Tensor) and scores.dim() > 1 else 0
@@ -237,7 +238,7 @@ class Program:
             d.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape))) for d in self._dropouts
         ]
         with torch.no_grad():
-            self._model(x)
+            self._model(x.clone())
         for hook in hooks:
             hook.remove()
         if len(shapes) != len(self._dropouts):
@@ -257,7 +258,7 @@ def _by_bmm(found: Sequence[Layer]) -> Callable[[dict[str, Tensor], Tensor, list
 
 def _rows(part: Tensor, chosen: Tensor) -> Tensor:
     """part [N, ...] at chosen [K, B]: [K, B, ...]."""
-    return part.index_select(0, chosen.flatten()).unflatten(0, chosen.shape)
+    return part.index_select(0, chosen.flatten()).view(*chosen.shape, *part.shape[1:])
 
 
 def _params(model: nn.Module) -> dict[str, Tensor]:
@@ -304,7 +305,7 @@ def _values(space: Mapping[str, Any], name: str) -> Sequence[float]:
         return hyperparameter.low, hyperparameter.high
     if odd := [v for v in hyperparameter.values if isinstance(v, bool) or not isinstance(v, int | float)]:
         raise SettingsError(f"{name!r} may be {odd[0]!r}; expected numbers, for it sets a number")
-    return hyperparameter.values
+    return [float(v) for v in hyperparameter.values if isinstance(v, int | float)]
 
 
 def _described(tensor: Tensor) -> str:
