@@ -85,6 +85,9 @@ def test_cohorts_of_any_size_decide_the_same_and_come_to_the_same(optimizer: str
 
 
 def test_both_paths_compute_the_same() -> None:
+    np.testing.assert_allclose(
+        scores(trained(path="bmm", optimizer="sgd")), scores(trained(path="vmap", optimizer="sgd")), atol=1e-5
+    )
     np.testing.assert_allclose(scores(trained(path="bmm")), scores(trained(path="vmap")), atol=1e-5)
 
 
@@ -123,6 +126,36 @@ def test_each_row_moves_as_torchs_own_optimizer_moves_it(
             alone[row].grad = gradient[row].clone()
             theirs[row].step()
     torch.testing.assert_close(params["w"], torch.stack([p.detach() for p in alone]), rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("path", ["bmm", "vmap"])
+@pytest.mark.parametrize("loss", [cross_entropy, lambda outputs, targets: cross_entropy(outputs, targets)])
+def test_gradients_are_those_of_each_member_alone(path: str, loss: Any) -> None:
+    program = Program(make_model, loss, DATA, VALIDATION, accuracy, batch=64, path=path)
+    models = [make_model() for _ in range(3)]
+    rows = [X[row : 64 + row] for row in range(3)], [Y[row : 64 + row] for row in range(3)]
+    params = {
+        name: torch.stack([m.get_parameter(name).detach() for m in models]) for name, _ in models[0].named_parameters()
+    }
+    found = program._gradients(params, *map(torch.stack, rows), [torch.ones(3, 64, 16)])
+    for row, (model, x, y) in enumerate(zip(models, *rows, strict=True)):
+        cross_entropy(model(x), y).backward()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(found[name][row], parameter.grad, rtol=1e-4, atol=1e-6)
+            assert found[name].is_contiguous()
+
+
+def test_modules_know_whether_they_train() -> None:
+    class Doubled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if self.training else 2 * x
+
+    model = nn.Sequential(nn.Linear(8, 2), Doubled())
+    program = Program(lambda: model, cross_entropy, DATA, VALIDATION, lambda o, t: o.mean(), batch=64)
+    params = {name: p.detach().unsqueeze(0) for name, p in model.named_parameters()}
+    once, again = program.scores({"params": params}, *VALIDATION), model[0](VALIDATION[0]).mean().detach()
+    assert once.tolist() == pytest.approx([2 * float(again)])
+    assert program._model.training
 
 
 def test_paths_agree_about_models_that_repeat_a_module_or_change_one() -> None:
