@@ -6,6 +6,9 @@
 
 Every function is of one agent, and pure; hyperparameters are traced numbers. `phyla.vector.jax.train` vmaps them over the
 population, compiles that once, and copies rows on the device where a weak agent goes on from a strong one's weights.
+
+Of five seeds (docs/images/ppo.png), the mean of PBT's population was higher in all, its best agent in four by score and in
+three in fresh games. In one, a fast start's descendants took the population over, and stayed behind: PBT is greedy.
 Needs jax, optax, matplotlib and pgx (pip install pgx), whose Breakout is itself a JAX program.
 """
 
@@ -185,7 +188,7 @@ def episodes(transitions):
 
 
 def score(agent, hypers, key):
-    """The mean return of the episodes that ended of late, in training; NaN, for diverged, if none ever did."""
+    """The mean return of the training episodes that ended of late. It is copied with the weights that earned it."""
     return agent.earned / agent.ended
 
 
