@@ -6,10 +6,10 @@
 
 Every function is of one agent, and pure; hyperparameters are traced numbers. `phyla.vector.jax.train` vmaps them over the
 population, compiles that once, and copies rows on the device where a weak agent goes on from a strong one's weights.
+Needs jax, optax, matplotlib and pgx (pip install pgx), whose Breakout is itself a JAX program.
 
 Of five seeds (docs/images/ppo.png), the mean of PBT's population was higher in all, its best agent in four by score and in
 three in fresh games. In one, a fast start's descendants took the population over, and stayed behind: PBT is greedy.
-Needs jax, optax, matplotlib and pgx (pip install pgx), whose Breakout is itself a JAX program.
 """
 
 import argparse

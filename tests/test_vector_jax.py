@@ -202,6 +202,31 @@ def test_a_fused_span_is_one_append_and_one_checkpoint() -> None:
     assert fused.run.schedule(fused.best).total == fused.best.interval * 5
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_device_holds_at_most_little_more_than_two_states(fused: bool) -> None:
+    def start(key: Any, hypers: Any) -> Any:
+        return {"w": jax.random.normal(key, (20_000,)), "m": jnp.zeros(20_000)}
+
+    def move(state: Any, hypers: Any, key: Any) -> Any:
+        mean = 0.9 * state["m"] + 0.1 * state["w"]
+        return {"w": state["w"] - hypers["lr"] * mean, "m": mean}
+
+    run = population()
+    program = Program(start, move, lambda s, h, k: -jnp.abs(s["w"]).max(), steps=5, span=4)
+    turn = next(run.cohorts(span=4 if fused else 1, ahead=fused))
+    program.spread(turn.size, None)
+    stack, rows = turn.rows(program._fresh, batched=True)
+    if fused:
+        ahead = turn.ahead()
+        draws, known = moves.given(ahead, 4), (4, ahead.donors, tuple(ahead.space.items()))
+        lowered = program._intervals.lower(stack, rows, turn.hypers, draws, *known)
+    else:
+        lowered = program._interval.lower(stack, rows, turn.hypers, turn.seeds)
+    used = lowered.compile().memory_analysis()
+    peak = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes - used.alias_size_in_bytes
+    assert peak < 2.2 * sum(leaf.nbytes for leaf in jax.tree.leaves(stack))
+
+
 def test_a_fused_program_is_compiled_once() -> None:
     run = population(intervals=11)
     program, counts = Program(init, step, evaluate, steps=5, span=4), set()
