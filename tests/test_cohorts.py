@@ -481,3 +481,9 @@ def test_a_body_without_a_report_fails_the_whole_cohort(caplog: pytest.LogCaptur
     with pytest.raises(LoopError, match=r"ended without calling cohort\.report"):
         next(loop)
     assert "call cohort.report at its end" in caplog.text
+
+
+def test_phyla_check_says_that_it_does_not_know_cohorts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phyla.Population, "checker", lambda population: iter(()))
+    with pytest.raises(LoopError, match="does not know cohorts"):
+        population().cohorts()

@@ -166,6 +166,8 @@ class Population:
         whole population. ahead=True gives the cohort once a span: a program then trains all its intervals, and decides
         between them, by `cohort.ahead()` and `cohort.report_ahead`. Raises SettingsError for what cannot work.
         """
+        if Population.checker is not None:
+            raise LoopError("phyla check goes through `for member in population`; it does not know cohorts")
         self._group = check_group(self._arguments, size, span, ahead)
         return self._turns(self._claim_cohort)
 
@@ -251,6 +253,7 @@ class Population:
         seconds = self._arguments.interval_timeout
         if seconds is None or self._background is None:
             return
+        seconds *= claim.events[0].span if claim is not None else 1
         self._background.watch(claim.events if claim is not None else (), seconds)
         if claim is None:
             faulthandler.cancel_dump_traceback_later()
