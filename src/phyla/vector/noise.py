@@ -1,8 +1,8 @@
 """Random bits of members that train together: a hash of each member's seed and a counter, whoever trains beside it.
 
-One pass over the stack takes the place of a generator for each member, and every device gives the same bits. The mixing is
-that of two rounds of `lowbias32` (Wellons, https://github.com/skeeto/hash-prospector); good enough to shuffle and to drop,
-not for secrets.
+One pass over the stack takes the place of a generator for each member, and every device gives the same bits. The mixing is the
+32-bit hash [15 2c1b3c6d 12 297a2d39 15] of Wellons's hash-prospector (https://github.com/skeeto/hash-prospector) without its
+first shift, since all is mixed twice; good enough to shuffle and to drop, not for secrets.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def orders(keys: Tensor, count: int) -> Tensor:
 def _mixed(x: Tensor) -> Tensor:
     """Each int32 as another one; products wrap around, and shifts bring in zeros."""
     x = x * 0x2C1B3C6D
-    x ^= (x >> 15) & 0x1FFFF
+    x ^= (x >> 12) & 0xFFFFF
     x *= 0x297A2D39
     x ^= (x >> 15) & 0x1FFFF
     return x
