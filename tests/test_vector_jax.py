@@ -270,7 +270,13 @@ FUSED_SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("point", ["publish.trained:crash:2", "save.half:crash:3", "publish.appended:crash:2"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "publish.trained:crash:2",
+        *(pytest.param(point, marks=pytest.mark.slow) for point in ("save.half:crash:3", "publish.appended:crash:2")),
+    ],
+)
 def test_a_process_that_is_killed_amid_fused_spans_resumes_from_the_last_one(tmp_path: Path, point: str) -> None:
     script = tmp_path / "fused.py"
     known = f"TESTS, PATH = {str(Path(__file__).parent)!r}, {str(tmp_path / 'run')!r}"
@@ -361,7 +367,7 @@ TWO = """
 """
 
 
-@pytest.mark.parametrize("span", [1, 4])
+@pytest.mark.parametrize("span", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_two_devices_give_what_one_gives(tmp_path: Path, span: int) -> None:
     script = tmp_path / "two.py"
     known = f"TESTS, SPAN, FUSED = {str(Path(__file__).parent)!r}, {span}, {span > 1}"

@@ -39,6 +39,7 @@ class Stacks:
 
     def __init__(self) -> None:
         self._resident: dict[int, Stack] = {}  # by the cohort's first member
+        self._places: dict[Ref, tuple[int, int]] = {}  # of each row: which cohort's stack, and where in it
 
     def holds(self, claim: Claimed) -> bool:
         """Whether this claim goes on from a row that is here."""
@@ -46,24 +47,30 @@ class Stacks:
 
     def find(self, ref: Ref) -> tuple[Stack, int] | None:
         """The stack that holds the state of this report, and its row there."""
-        for stack in self._resident.values():
-            if ref in stack.refs:
-                return stack, stack.refs.index(ref)
-        return None
+        if (place := self._places.get(ref)) is None:
+            return None
+        cohort, row = place
+        return self._resident[cohort], row
 
     def newest(self, cohort: int) -> Stack | None:
         return self._resident.get(cohort)
 
     def keep(self, cohort: int, stack: Stack) -> None:
         """Holds a stack that was just published, in the place of the one before."""
+        self.take(cohort)
         self._resident[cohort] = stack
+        self._places.update({ref: (cohort, row) for row, ref in enumerate(stack.refs)})
 
     def take(self, cohort: int) -> Stack | None:
         """Its stack, which is handed out, and may be changed and donated from here on."""
-        return self._resident.pop(cohort, None)
+        taken = self._resident.pop(cohort, None)
+        for ref in taken.refs if taken is not None else ():
+            del self._places[ref]
+        return taken
 
     def drop(self) -> None:
         self._resident.clear()
+        self._places.clear()
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
