@@ -79,7 +79,7 @@ def claimed(
         ready=choice.ready,
         replaced=choice.replaced,
         notes=choice.notes,
-        cohort=tuple(together) if len(together) > 1 else None,
+        cohort=together[0] if len(together) > 1 else None,
         script=script,
         time=time,
     )

@@ -112,7 +112,7 @@ def _claims(events: Sequence[Recorded]) -> Iterator[Problem]:
             if event.ref._replace(seq=event.seq + 1) not in claims:
                 yield Problem("I1", where, "a report without a checkpoint, and nothing follows it", KEEP_A_COPY)
             continue
-        first = claim.cohort[0] if claim.cohort else claim.member
+        first = claim.cohort if claim.cohort is not None else claim.member
         own = event.checkpoint.file == file_name(claim.member, claim.seq)
         if first == claim.member and not own:
             what = f"a report by the holder of another claim: its checkpoint is {event.checkpoint.file}"

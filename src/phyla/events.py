@@ -127,7 +127,7 @@ class Claimed(_Event, frozen=True, kw_only=True, tag="claimed"):
     ready: bool = False  # the member was ready when this was decided, so its `ready` clock starts again
     replaced: bool = False  # its own state was given up: diverged, or out of retries
     notes: dict[str, Any] | None = None  # what the strategy wants back through the view
-    cohort: tuple[int, ...] | None = None  # the members claimed together, whose states share one file
+    cohort: int | None = None  # the first of the members claimed together, whose states share one file
     script: str | None = None  # digest of the script, so that a change is seen
 
     @property
