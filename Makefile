@@ -28,10 +28,10 @@ demo: $(STAMP)  ## train digits with 16 members, print the schedule, draw the pi
 	$(BIN)/python examples/toy.py toy.png
 
 test: $(STAMP)  ## the fast tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 test-all: $(STAMP)  ## all tests, the slow ones too
-	$(BIN)/python -m pytest -n 2 -m ""
+	$(BIN)/python -m pytest -n 3 -m ""
 
 lint: $(STAMP)  ## style, types, and who may import whom
 	$(BIN)/ruff check .

@@ -80,7 +80,7 @@ fields: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     Claimed: {
         **{"interval": numbers, "span": numbers, "worker": texts, "saw": numbers, "hypers": hypers},
         **{"source": maybe(refs), "donor": maybe(refs), "ready": st.booleans(), "replaced": st.booleans()},
-        **{"notes": maybe(notes), "cohort": maybe(st.lists(numbers, max_size=4).map(tuple)), "script": maybe(texts)},
+        **{"notes": maybe(notes), "cohort": maybe(numbers), "script": maybe(texts)},
     },
     Reported: {
         **{"interval": numbers, "span": numbers, "score": scores, "samples": maybe(st.lists(finite, max_size=5))},

@@ -1291,3 +1291,17 @@ def test_a_second_loop_over_a_finished_run_yields_nothing_and_says_why(capsys, c
     assert train(population) == []
     assert capsys.readouterr().err == ""
     assert "fresh=True" in caplog.text
+
+
+@pytest.mark.parametrize("iterate", ["iter(population)", "population.cohorts()"])
+def test_a_turn_that_is_held_till_the_interpreter_ends_does_not_hold_it_up(tmp_path, iterate):
+    script = scripts.write(
+        tmp_path,
+        f"""
+        import phyla
+        population = phyla.Population("held", {{"lr": phyla.Float(0.1, 1.0)}}, size=4, intervals=2, progress=False)
+        turns = {iterate}
+        turn = next(turns)
+        """,
+    )
+    scripts.succeed(script, timeout=30)

@@ -184,7 +184,7 @@ def test_a_file_that_holds_the_states_of_a_cohort_is_freed_when_the_last_of_them
     story = Story(size=2, keep=1, mode="min")
     shared = [Checkpoint("m0-2.safetensors", "0" * 32, 2, row=row) for row in (0, 1)]
     for m in (0, 1):
-        story.claim(m, cohort=(0, 1))
+        story.claim(m, cohort=0)
     for m in (0, 1):
         story.report(m, 5, checkpoint=shared[m])
     story.train(0, 4)

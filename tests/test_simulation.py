@@ -81,7 +81,7 @@ def folded(events: Sequence[Recorded], key: str) -> int:
 
 @pytest.mark.parametrize(
     "seeds",
-    [pytest.param(seeds, marks=pytest.mark.slow) if seeds[0] >= 100 else seeds for seeds in chunks(300, 25)],
+    [pytest.param(seeds, marks=pytest.mark.slow) if seeds[0] >= 50 else seeds for seeds in chunks(300, 25)],
     ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}",
 )
 def test_two_to_32_workers_under_bad_luck_decide_and_train_the_same_as_one_undisturbed(seeds: range) -> None:

@@ -196,7 +196,7 @@ def test_new_values_that_do_not_live_are_found(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_weights_that_are_not_the_donors_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("phyla.worker.load_row", lambda store, saved: None)
+    monkeypatch.setattr("phyla.checkpoints.Rows.row", lambda rows, saved: None)
     with pytest.raises(AssertionError, match="did not begin with the weights of"):
         judge(trial("exploit", Truncation(0.5)), "T1")
 

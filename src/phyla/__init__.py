@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from phyla.cohort import Cohort
 from phyla.errors import (
     CheckpointError,
     ClaimLost,
@@ -66,6 +67,7 @@ __all__ = [
     "CheckpointError",
     "Choice",
     "ClaimLost",
+    "Cohort",
     "Conflict",
     "Decision",
     "Either",

@@ -21,7 +21,7 @@ import math
 import runpy
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, TypeAlias
@@ -33,6 +33,7 @@ from phyla.errors import LoopError, PhylaError, SettingsError
 from phyla.events import Claimed, Ref
 from phyla.member import Member
 from phyla.population import Population
+from phyla.record import Record
 from phyla.state import Local
 from phyla.states import Live, States
 from phyla.tree import leaves
@@ -219,7 +220,7 @@ class _Turns:
         self._population = population
         born = population.view.born
         population.states = self._states = _Witness()
-        population.publish = self._publish  # type: ignore[method-assign]
+        population.publish = self._publish  # type: ignore[method-assign, assignment]
         self._hypers = {member: event.hypers for member, event in enumerate(born) if event is not None}
         self._init_read: set[str] = set()
 
@@ -249,13 +250,15 @@ class _Turns:
         if interval == 1:
             self._init_read |= turn.read_by_init
 
-    def _publish(self, claim: Claim, live: Live, outcome: Outcome) -> None:
+    def _publish(self, claim: Claim, live: Live, outcomes: Sequence[Outcome]) -> Sequence[Record]:
         """In the place of the population's: keeps the bytes instead."""
         event = claim.events[0]
         data = _encoded(live.save())
         self._tree = codec.decode(data)
+        (outcome,) = outcomes
         self._finite = outcome.score is None or math.isfinite(outcome.score)
         self._states.keep(Ref(event.member, event.seq + 1), live, len(data))
+        return ()
 
     def _variables(self) -> Variables:
         return variables(self._frame) if self._frame is not None else {}

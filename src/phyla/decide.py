@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from phyla import randomness
 from phyla.errors import SettingsError
-from phyla.events import Claimed, Ref
+from phyla.events import Claimed, Ref, new_uid
 from phyla.randomness import Purpose
 from phyla.record import Record
 from phyla.space import Hyperparameter, Hypers, Value
@@ -77,8 +79,28 @@ def claimed(
         ready=choice.ready,
         replaced=choice.replaced,
         notes=choice.notes,
-        cohort=tuple(together) if len(together) > 1 else None,
+        cohort=together[0] if len(together) > 1 else None,
         script=script,
+        time=time,
+    )
+
+
+def followed(claim: Claimed, choice: Choice, saw: int, time: float) -> Claimed:
+    """The claim of the interval after this one, which the same worker has trained in the same span."""
+    return msgspec.structs.replace(
+        claim,
+        seq=claim.seq + 2,
+        uid=new_uid(),
+        interval=claim.interval + 1,
+        span=claim.span - 1,
+        saw=saw,
+        hypers=choice.hypers,
+        source=choice.source,
+        mix=choice.mix,
+        donor=choice.donor,
+        ready=choice.ready,
+        replaced=choice.replaced,
+        notes=choice.notes,
         time=time,
     )
 

@@ -55,6 +55,8 @@ def leave(population: Leaver) -> None:
     """The loop over this population was left in the middle of a turn."""
     if population not in _watched:
         return  # by a forked child: the turn is its parent's
+    if sys.is_finalizing():
+        return  # no thread can begin any more: whoever comes next finds this process gone
     if _thrown_out_of(sys._getframe(1).f_back):
         _thrown.add(population)
     else:

@@ -95,7 +95,10 @@ def examine(
 
 
 def _claims(events: Sequence[Recorded]) -> Iterator[Problem]:
-    """I1: each report stands right behind its own claim, and names the file that this claim alone writes."""
+    """I1: each report stands right behind its own claim, and names the file that this claim alone writes.
+
+    One without a file stands amid a span: the next claim follows it, and goes on from it or from another.
+    """
     claims = {event.ref: event for _, event in events if isinstance(event, Claimed)}
     for _, event in events:
         if not isinstance(event, Reported):
@@ -105,7 +108,11 @@ def _claims(events: Sequence[Recorded]) -> Iterator[Problem]:
         if claim is None:
             yield Problem("I1", where, "a report that follows no claim", KEEP_A_COPY)
             continue
-        first = claim.cohort[0] if claim.cohort else claim.member
+        if not event.checkpoint.saved:
+            if event.ref._replace(seq=event.seq + 1) not in claims:
+                yield Problem("I1", where, "a report without a checkpoint, and nothing follows it", KEEP_A_COPY)
+            continue
+        first = claim.cohort if claim.cohort is not None else claim.member
         own = event.checkpoint.file == file_name(claim.member, claim.seq)
         if first == claim.member and not own:
             what = f"a report by the holder of another claim: its checkpoint is {event.checkpoint.file}"
@@ -185,14 +192,13 @@ def abandoned(view: View, gone: Callable[[str], bool]) -> list[Claimed]:
 
 def _decisions(events: Sequence[Recorded], strategy: Strategy) -> Iterator[Problem]:
     """I8."""
-    claims = sorted(((at, e) for at, e in events if isinstance(e, Claimed)), key=lambda found: found[1].saw)
     view = View(getattr(strategy, "retain", None))
-    for at, claim in claims:
-        while view.position < min(claim.saw, at - 1):
+    for saw, at, claim in _decided(events):
+        while view.position < min(saw, at - 1):
             view.fold(events[view.position])
         where = f"member {claim.member}, interval {claim.interval}"
-        if view.created is None or view.position != claim.saw or _head(view, claim.member) != claim.seq - 1:
-            what = f"the claim at position {at} was decided at {claim.saw}, where its place was not the next one"
+        if view.created is None or view.position != saw or _head(view, claim.member) != claim.seq - 1:
+            what = f"the claim at position {at} was decided at {saw}, where its place was not the next one"
             yield Problem("I8", where, what, KEEP_A_COPY)
             continue
         try:
@@ -203,6 +209,22 @@ def _decisions(events: Sequence[Recorded], strategy: Strategy) -> Iterator[Probl
         if not choice.agrees(Choice.of(claim)):
             what = f"recorded {Choice.of(claim)}, but the journal gives {choice}"
             yield Problem("I8", where, what, "Was it written by another version of phyla, or of the strategy?")
+
+
+def _decided(events: Sequence[Recorded]) -> list[tuple[int, int, Claimed]]:
+    """Every claim: from which position it was decided, where it stands, and what it says; in the order of the first.
+
+    A claim that follows a report without a checkpoint was decided before both were appended: from that report and all others
+    before it in the append, wherever in the journal this came to stand.
+    """
+    found, unsaved = [], set()
+    for at, event in events:
+        if isinstance(event, Reported) and not event.checkpoint.saved:
+            unsaved.add(event.ref)
+        elif isinstance(event, Claimed):
+            amid = event.ref._replace(seq=event.seq - 1) in unsaved
+            found.append((at - 1 if amid else event.saw, at, event))
+    return sorted(found, key=lambda decided: decided[:2])
 
 
 def _head(view: View, member: int) -> int | None:

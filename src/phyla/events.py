@@ -53,6 +53,18 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     size: int  # bytes
     row: int | None = None  # its row, where one file holds the stacked states of a cohort
 
+    @property
+    def saved(self) -> bool:
+        """False for UNSAVED."""
+        return bool(self.file)
+
+
+UNSAVED = Checkpoint(file="", digest="", size=0)
+"""Of a report amid a span that one program has both trained and decided: the state was on its device, and went on from there.
+
+Such a report stands in one append with the later ones of its span, of which the last is saved.
+"""
+
 
 class Origin(msgspec.Struct, frozen=True):
     """A report of another run that a member is born from."""
@@ -115,7 +127,7 @@ class Claimed(_Event, frozen=True, kw_only=True, tag="claimed"):
     ready: bool = False  # the member was ready when this was decided, so its `ready` clock starts again
     replaced: bool = False  # its own state was given up: diverged, or out of retries
     notes: dict[str, Any] | None = None  # what the strategy wants back through the view
-    cohort: tuple[int, ...] | None = None  # the members claimed together, whose states share one file
+    cohort: int | None = None  # the first of the members claimed together, whose states share one file
     script: str | None = None  # digest of the script, so that a change is seen
 
     @property
@@ -134,7 +146,7 @@ class Reported(_Event, frozen=True, kw_only=True, tag="reported"):
     metrics: dict[str, Any] | None = None
     steps: int | float = 1  # trained under this claim, in the user's unit
     seconds: float = 0.0  # from claim to report, by the worker's clock
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint  # or UNSAVED
     synced: list[Ref] | None = None  # reports whose checkpoints this worker has since made durable
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from phyla.events import Claimed
+from phyla.events import UNSAVED, Claimed
 from phyla.record import Record
 from phyla.space import Hypers
 from phyla.view import UNBOUNDED, View
@@ -198,7 +198,8 @@ def rate(records: Sequence[Record], since: float) -> float | None:
     if not records:
         return None
     first, seconds = records[0], records[-1].time - records[0].time
-    intervals = sum(r.span for r in records if r.time > first.time and r.checkpoint.file != first.checkpoint.file)
+    with_it = {first.checkpoint.file} - {UNSAVED.file}
+    intervals = sum(r.span for r in records if r.time > first.time and r.checkpoint.file not in with_it)
     return intervals / seconds if intervals and seconds > 0 and math.isfinite(seconds) else None
 
 

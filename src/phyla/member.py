@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import traceback
 from collections.abc import Callable, Mapping
 from math import isfinite
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from phyla import randomness
 from phyla import score as _score
 from phyla import state as _state
-from phyla.errors import CheckpointError, JournalError, LoopError, ScoreError, StateError
+from phyla.errors import LoopError, ScoreError
 from phyla.newborn import Newborn
 from phyla.randomness import Purpose
-from phyla.states import Live, States
-from phyla.view import View
+from phyla.record import Record
+from phyla.states import Live
+from phyla.turn import Home, Turn
 from phyla.worker import Claim, Outcome
 
-log = logging.getLogger("phyla")
 
-
-class Home(Protocol):
-    """What a member needs of its population."""
-
-    states: States
-
-    @property
-    def view(self) -> View: ...
-    @property
-    def needs_samples(self) -> bool: ...
-    def use_threads(self) -> None: ...
-    def complain(self, key: str, message: str, *, error: bool = True) -> None: ...
-    def publish(self, claim: Claim, live: Live, outcome: Outcome) -> None: ...
-    def unreported(self, member: Member) -> None: ...
-    def raised(self, member: Member, error: BaseException) -> None: ...
-    def left(self, member: Member, error: SystemExit) -> None: ...
-
-
-class Member(Newborn):
+class Member(Newborn, Turn):
     """A member of the population, to be trained for one interval.
 
     It is a read-only mapping of its hyperparameters as plain Python values: `member["lr"]`, `{**params, **member}`.
@@ -48,10 +27,13 @@ class Member(Newborn):
     generators are seeded from it when `state` returns.
     """
 
+    call = "member.report"
+
     def __init__(self, population: Home, claim: Claim):
         event, view = claim.events[0], population.view
         key, newest = (view.settings.seed, event.member), view.newest(event.member)
-        super().__init__(
+        Newborn.__init__(
+            self,
             event.hypers,
             id=event.member,
             interval=event.interval,
@@ -60,13 +42,11 @@ class Member(Newborn):
             seed=randomness.draw_seed(*key, event.interval, Purpose.BODY, claim.replacements[0], claim.attempts[0]),
             read=set(),
         )
-        self._population = population
-        self._claim = claim
+        Turn.__init__(self, population, claim)
+        self.who = f"member {self.id}"
         self._event = event
         self._live: Live | None = None
         self.read_by_init: set[str] = set()
-        self.ended = False  # reported, or given up
-        self.failed: str | None = None  # why it was given up
 
     def state(
         self,
@@ -149,14 +129,9 @@ class Member(Newborn):
             value = _score.windowed(before, parsed.samples, settings.window)
         self._check_effect(live)
         self.ended = True
-        population.publish(self._claim, live, Outcome(value, parsed.samples, parsed.metrics, trained))
-
-    def _ending(self) -> str:
-        if self.failed is None:
-            return f"has reported interval {self.interval} already"
-        if self.failed == "given_back":
-            return f"was given back in interval {self.interval}, when the loop was left or another member was claimed"
-        return f"has failed in interval {self.interval} ({self.failed})"
+        for record in population.publish(self._claim, live, [Outcome(value, parsed.samples, parsed.metrics, trained)]):
+            population.states.keep(record.ref, live, record.checkpoint.size)
+            self._check_trained(record, live)
 
     def _settle(self, state: Any) -> Live:
         """What is to be saved."""
@@ -181,6 +156,17 @@ class Member(Newborn):
             self._live.state = state  # arrays are new objects after a step
         return self._live
 
+    def _check_trained(self, record: Record, live: Live) -> None:
+        """What is saved unchanged was most likely not handed over."""
+        same = record.parent is not None and record.checkpoint.digest == record.parent.checkpoint.digest
+        if same and live.state is not None and record.steps:
+            self._population.complain(
+                "unchanged",
+                f"member {record.id}: its state did not change over interval {record.interval}. Was what the loop "
+                "trained handed to report(score, state)?",
+                error=False,
+            )
+
     def _check_effect(self, live: Live) -> None:
         """New hyperparameters must have had an effect; silence about it is the commonest bug of all."""
         faults = _state.fell_back(live.state, live.changes, live.made)
@@ -196,24 +182,3 @@ class Member(Newborn):
                 f"member {self.id}: the hyperparameter{'s' * (len(unread) > 1)} {', '.join(map(repr, unread))} changed, and "
                 "neither init nor the loop read the new value: it has no effect",
             )
-
-    def __enter__(self) -> Member:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if error is None:
-            if not self.ended:
-                self._population.unreported(self)
-            return False
-        if isinstance(error, SystemExit) and not self.ended:
-            self._population.left(self, error)
-        if not isinstance(error, Exception) or isinstance(
-            error, LoopError | StateError | CheckpointError | JournalError
-        ):
-            return False  # Ctrl-C, and what every member would meet too: the loop's end gives the claim back
-        traceback.print_exception(kind, error, trace)
-        if not self.ended:
-            self._population.raised(self, error)
-        return True

@@ -16,13 +16,15 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from phyla import departures, guidance, host, launched, preempt, runs, snapshot
+from phyla.ahead import Draws
 from phyla.arguments import IN_MEMORY, Arguments
 from phyla.arms import arguments_here
 from phyla.background import Background
 from phyla.begin import begin
+from phyla.cohort import Cohort, Group, check_group
 from phyla.decide import FAILED
 from phyla.errors import LoopError, PhylaError, PhylaWarning, SettingsError, StateError
 from phyla.glance import plural, trained
@@ -37,14 +39,18 @@ from phyla.room import Room
 from phyla.runs import Heir, Run
 from phyla.snapshot import Snapshots
 from phyla.space import Hyperparameter
-from phyla.states import Live, States
+from phyla.stacks import Stacks
+from phyla.states import States
 from phyla.strategies.contract import Exploit, Explore, Strategy, needs_samples
 from phyla.strategies.perturb import Perturb
 from phyla.strategies.truncation import Truncation
+from phyla.turn import Savable, Turn
 from phyla.view import View
-from phyla.worker import Claim, Outcome, Worker, drive
+from phyla.worker import Claim, Outcome, Passed, Worker, drive
 
 log = logging.getLogger("phyla")
+
+T = TypeVar("T", bound=Turn)
 
 HOPELESS = 3
 """How often a member is given up, in a row and in one process, before the loop ends."""
@@ -120,14 +126,17 @@ class Population:
         self.name = name
         self.space = self._arguments.space
         self.states = States()
+        self.stacks = Stacks()
+        self.draws = Draws(self._arguments.strategy)
+        self._group = Group()
         self._worker: Worker | None = None
         self._background: Background | None = None
         self._progress: Progress | None = None
         self._turn = threading.RLock()
         self._complaints: set[str] = set()
         self._failures: Counter[int] = Counter()  # of each member since its last report, in this process
-        self._departed: Member | None = None
-        self._current: Member | None = None  # the newest that was claimed
+        self._departed: Turn | None = None
+        self._current: Turn | None = None  # the newest that was claimed
         self._found_finished = self._summed_up = self._began_afresh = False
         self._hours = Hours(self._arguments.seconds, most=2 * self._arguments.settings.size)
         self._publishing = False
@@ -146,16 +155,33 @@ class Population:
         if Population.checker is not None:
             yield from Population.checker(self)
             return
+        yield from self._turns(self.claim)
+
+    def cohorts(self, size: int | None = None, *, span: int = 1, ahead: bool = False) -> Iterator[Cohort]:
+        """Members by the cohort: each turn gives one `Cohort`, to be trained together for one interval.
+
+        For a device that holds many members at once, as rows of stacked arrays. size: members of a cohort, which are always
+        the same ones (None: the whole population); the last cohort is padded. span: intervals for which a cohort is claimed,
+        and after which it is saved; in between its hyperparameters stay, so it divides `ready`, unless one cohort is the
+        whole population. ahead=True gives the cohort once a span: a program then trains all its intervals, and decides
+        between them, by `cohort.ahead()` and `cohort.report_ahead`. Raises SettingsError for what cannot work.
+        """
+        if Population.checker is not None:
+            raise LoopError("phyla check goes through `for member in population`; it does not know cohorts")
+        self._group = check_group(self._arguments, size, span, ahead)
+        return self._turns(self._claim_cohort)
+
+    def _turns(self, claim: Callable[[], T | None]) -> Iterator[T]:
         departures.watch(self)
-        member: Member | None = None
+        turn: T | None = None
         try:
-            while (member := self.claim()) is not None:
-                yield member
-                if not member.ended:
-                    self.unreported(member)
+            while (turn := claim()) is not None:
+                yield turn
+                if not turn.settled:
+                    self.unreported(turn)
         finally:
-            if member is not None and not member.ended:
-                self._departed = member  # by break, or by an exception that is on its way: departures.py finds out
+            if turn is not None and not turn.ended:
+                self._departed = turn  # by break, or by an exception that is on its way: departures.py finds out
                 departures.leave(self)
 
     def claim(self) -> Member | None:
@@ -163,8 +189,18 @@ class Population:
         if Population.checker is not None:
             self._checked = self._checked or Population.checker(self)
             return next(self._checked, None)
+        return self._begin(Member, Group())
+
+    def _claim_cohort(self) -> Cohort | None:
+        current = self._current
+        if isinstance(current, Cohort) and not current.ended and (goes_on := current.next_interval()) is not None:
+            return goes_on
+        return self._begin(lambda home, claim: Cohort(home, claim, self._group), self._group)
+
+    def _begin(self, make: Callable[[Population, Claim], T], group: Group) -> T | None:
         with self._turn:
             worker = self._join()
+            worker.cohort, worker.span, worker.stacked = group.size, group.span, group.stacked
             self.depart("given_back")
             if self._current is not None and not self._current.ended:
                 self._fail(self._current, "given_back")  # this process trains one at a time
@@ -201,10 +237,10 @@ class Population:
             if (error := worker.view.retain_error) is not None:
                 kept = "What it had named before is kept instead"
                 self.complain("retain", f"the strategy's retain(view) failed: {error}. {kept}", error=False)
-            self._current = Member(self, claim)
+            self._current = turn = make(self, claim)
             self._hours.begin()
             self._limit(claim)
-            return self._current
+            return turn
 
     def _pulse(self, worker: Worker) -> Callable[[float], Pulse] | None:
         """What starts the process that beats for this one."""
@@ -217,6 +253,7 @@ class Population:
         seconds = self._arguments.interval_timeout
         if seconds is None or self._background is None:
             return
+        seconds *= claim.events[0].span if claim is not None else 1
         self._background.watch(claim.events if claim is not None else (), seconds)
         if claim is None:
             faulthandler.cancel_dump_traceback_later()
@@ -234,14 +271,16 @@ class Population:
             return None
         return self._hours.left
 
-    def publish(self, claim: Claim, live: Live, outcome: Outcome) -> None:
-        """Saves and reports a member's interval (`Member.report` calls this)."""
+    def publish(
+        self, claim: Claim, live: Savable, outcomes: Sequence[Outcome], passed: Sequence[Passed] | None = None
+    ) -> Sequence[Record]:
+        """Saves and reports what a turn has trained; the records of it, none if its claim was lost (a turn calls this)."""
         with self._turn:
             worker = self._join()
             self._hours.end()
             self._limit(None)
             try:
-                published = drive(worker.publish(claim, live.save(), [outcome]), worker.journal)
+                published = drive(worker.publish(claim, live.save(), outcomes, passed), worker.journal)
             except PhylaError:
                 # A full disk is no fault of the member's. Where not even this can be written, it is taken over.
                 with contextlib.suppress(PhylaError):
@@ -256,67 +295,57 @@ class Population:
                     claim.events[0].member,
                     claim.events[0].interval,
                 )
-                return
+                return ()
             self._room.look(worker.view)
-            record = worker.view.newest(claim.events[0].member)
-            assert record is not None
-            self.states.keep(record.ref, live, record.checkpoint.size)
-            del self._failures[record.id]
             self._last_publisher = worker.view.finished
-            if (
-                record.parent is not None
-                and record.checkpoint.digest == record.parent.checkpoint.digest
-                and live.state is not None
-                and record.steps
-            ):
-                self.complain(
-                    "unchanged",
-                    f"member {record.id}: its state did not change over interval {record.interval}. Was what the loop "
-                    "trained handed to report(score, state)?",
-                    error=False,
-                )
+            newest = [worker.view.newest(event.member) for event in claim.events]
+            records = [record for record in newest if record is not None]
+            for record in records:
+                del self._failures[record.id]
+            return records
 
-    def unreported(self, member: Member) -> None:
+    def unreported(self, turn: Turn) -> None:
         """A body came to its end without a report."""
         log.warning(
-            "member %d: the loop's body ended without a report for interval %d; call member.report(score, state) at its end",
-            member.id,
-            member.interval,
+            "%s: the loop's body ended without a report for interval %d; call %s at its end",
+            turn.who,
+            turn.interval,
+            turn.call,
         )
-        self._fail(member, "unreported", "the loop's body ended without a report")
-        self._end_if_hopeless(member, "ended without calling member.report")
+        self._fail(turn, "unreported", "the loop's body ended without a report")
+        self._end_if_hopeless(turn, f"ended without calling {turn.call}")
 
-    def raised(self, member: Member, error: BaseException) -> None:
+    def raised(self, turn: Turn, error: BaseException) -> None:
         """A body has raised; its traceback was shown."""
         text = f"{type(error).__name__}: {error}"
-        self._fail(member, "given_back" if preempt.ends() else "raised", text[:500])
+        self._fail(turn, "given_back" if preempt.ends() else "raised", text[:500])
         if preempt.ends():  # SIGTERM went to the processes that the body had started, too
             return
-        self._end_if_hopeless(member, f"raised, the last time {text[:200]}")
+        self._end_if_hopeless(turn, f"raised, the last time {text[:200]}")
 
-    def left(self, member: Member, error: SystemExit) -> None:
+    def left(self, turn: Turn, error: SystemExit) -> None:
         """A body ends the script: by `sys.exit`, which is its own doing, or because a signal has asked for it."""
         if preempt.asked():
-            self._fail(member, "given_back")
+            self._fail(turn, "given_back")
         else:
-            self._fail(member, "raised", f"SystemExit: {error}"[:500])
+            self._fail(turn, "raised", f"SystemExit: {error}"[:500])
 
-    def _fail(self, member: Member, why: Any, error: str | None = None) -> None:
+    def _fail(self, turn: Turn, why: Any, error: str | None = None) -> None:
         with self._turn:
-            member.ended, member.failed = True, why
+            turn.ended, turn.failed = True, why
             self._limit(None)
             if self._worker is not None:
                 self._worker.fail(why, error)
 
-    def _end_if_hopeless(self, member: Member, what: str) -> None:
+    def _end_if_hopeless(self, turn: Turn, what: str) -> None:
         """Ends a loop that would fail for ever: nobody ever reports, or one member fails whatever it is replaced by."""
         view = self.view
-        self._failures[member.id] += 1
-        failures = self._failures[member.id]
+        self._failures[turn.id] += 1
+        failures = self._failures[turn.id]
         if not view.records and len(view.troubled) >= min(3, view.size):
             who = f"{len(view.troubled)} different members have {what}, and none has ever reported"
         elif failures >= HOPELESS * (view.settings.retries + 1):
-            who = f"member {member.id} has {failures} times in a row {what}; it was replaced {HOPELESS - 1} times meanwhile"
+            who = f"{turn.who} has {failures} times in a row {what}; it was replaced {HOPELESS - 1} times meanwhile"
         else:
             return
         raise LoopError(f"{who}: this is not bad luck. The run is kept; correct the loop and start it again") from None
@@ -491,7 +520,7 @@ class Population:
             checkpoints=checkpoints,
             strategy=arguments.strategy,
             gone=host.is_gone,
-            held=self.states.holds,
+            held=lambda claim: self.states.holds(claim) or self.stacks.holds(claim),
             prefers=self._rank,
             origins=runs.load_origin,
             lease=arguments.lease or launched.lease() or (120.0 if self._place.journal == "directory" else 30.0),
@@ -525,7 +554,7 @@ class Population:
         self._turn = threading.RLock()
         self._departed = self._current = self._background = None
         if self._place.journal != "memory":
-            self._worker, self.states = None, States()
+            self._worker, self.states, self.stacks = None, States(), Stacks()
 
     def _show(self) -> None:
         if self._progress is not None and self._worker is not None:

@@ -7,6 +7,7 @@ is older or another's; and the file that is being written. Of the run: the best 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import time
@@ -46,7 +47,8 @@ def need(view: View) -> Need | None:
     keep, trains = view.settings.keep, False
     there, usual, most, grows = 0, 1, 1, 0  # one for the best
     for member, history in enumerate(view.history):
-        count = sum(not record.freed for record in history[-keep:])
+        saved = (record for record in reversed(history) if record.checkpoint.saved)
+        count = sum(not record.freed for record in itertools.islice(saved, keep))
         on = view.active[member] and view.stopped is None
         left = max(0, int(view.intervals - view.done[member])) if on else 0
         there += count

@@ -342,6 +342,7 @@ _ATTRIBUTES: dict[str, _Kind | None] = {
     "history": None,  # the records that are not void
     "settings": None,  # those of `created`
     "_retain": None,  # a function, which is given again
+    "_standings": None,  # found anew
 }
 """Every attribute of a View. A view that has others is not saved; a test says so when the table is out of date."""
 

@@ -27,9 +27,9 @@ _AXES: Mapping[Log, tuple[Callable[[float], float], Callable[[float], float]]] =
 }
 
 # No factor leaves zero. There, a factor moves as far as it would move a value at this fraction of the range.
-_LEAVES_ZERO = 0.1
+LEAVES_ZERO = 0.1
 # What is nearer to zero than this fraction of the range counts as zero: no factor would ever bring it back.
-_COUNTS_AS_ZERO = 1e-15
+COUNTS_AS_ZERO = 1e-15
 # Narrower ranges (on their axis) are bounds that rounding cannot tell apart.
 _NARROWEST = 1e-300
 # Within this, encode and decode are exact for all integers on both axes.
@@ -309,7 +309,7 @@ class Choice:
         _check_flag(self, "structural", structural)
         if not self.values:
             raise SettingsError("Choice(): at least one value is needed")
-        if twice := [v for i, v in enumerate(self.values) if self._index(v) != i]:
+        if twice := [v for i, v in enumerate(self.values) if self.index(v) != i]:
             raise SettingsError(f"{self!r}: each value may be given once, and {twice[0]!r} is given again")
         if self.init == ():
             raise SettingsError(f"{self!r}: init must name at least one of the values")
@@ -341,23 +341,23 @@ class Choice:
 
         Otherwise redrawn among all values, so that a choice of two is not flipped by force. A factor of 1 stays.
         """
-        here = self._index(value)
+        here = self.index(value)
         return self.values[here] if factor == 1 else self._moved(here, up=factor > 1, rng=rng)
 
     def shift(self, value: Value, sigma: float, rng: np.random.Generator) -> Value:
         """Ordered: a neighbour, either one with the same probability. Otherwise redrawn among all values."""
-        return self._moved(self._index(value), up=rng.random() < 0.5, rng=rng)
+        return self._moved(self.index(value), up=rng.random() < 0.5, rng=rng)
 
     def step(self, value: Value, steps: int, levels: int, rng: np.random.Generator) -> Value:
         """Ordered: the value so many places on, or the last that there is. Otherwise redrawn among all values."""
-        here = self._index(value)
+        here = self.index(value)
         if steps and not self.ordered:
             return self.sample(rng)
         return self.values[_clamp(here + steps, 0, len(self.values) - 1)]
 
     def clip(self, value: Value) -> Value:
         """The value itself. Raises SettingsError for one that is none of the values: nothing is near to it."""
-        return self.values[self._index(value)]
+        return self.values[self.index(value)]
 
     def contains(self, value: object) -> bool:
         """Whether value is one of the values, in type too."""
@@ -365,14 +365,15 @@ class Choice:
 
     def encode(self, value: Value) -> float:
         """The value's place among the values, in [0, 1]."""
-        return self._index(value) / max(len(self.values) - 1, 1)
+        return self.index(value) / max(len(self.values) - 1, 1)
 
     def decode(self, x: float) -> Value:
         """The value nearest to that place."""
         last = len(self.values) - 1
         return self.values[round(_clamp(_number(x, "decode"), 0, 1) * last)]
 
-    def _index(self, value: Value) -> int:
+    def index(self, value: Value) -> int:
+        """The value's place among the values, from 0. Raises SettingsError for one that is none of them."""
         value = _plain(value)
         if not self.contains(value):
             raise SettingsError(f"{self!r}: {value!r} ({type(value).__name__}) is none of the values")
@@ -465,10 +466,10 @@ def _decode(x: float, low: float, high: float, log: Log) -> float:
 def _times(value: float, factor: float, low: float, high: float, rng: np.random.Generator) -> float:
     """value × factor, not clipped; away from zero by a step of its own, in a direction that the bounds allow."""
     width = high - low
-    if not low <= 0 <= high or abs(value) > _COUNTS_AS_ZERO * width:
+    if not low <= 0 <= high or abs(value) > COUNTS_AS_ZERO * width:
         return value * factor
     up = low == 0 or (high > 0 and rng.random() < 0.5)
-    return value + (1 if up else -1) * abs(factor - 1) * _LEAVES_ZERO * width
+    return value + (1 if up else -1) * abs(factor - 1) * LEAVES_ZERO * width
 
 
 def _where(init: _N | tuple[_N, _N] | None, low: _N, high: _N) -> tuple[_N, _N]:

@@ -10,7 +10,7 @@ import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -50,6 +50,13 @@ CONSUMES_RETRIES = ("raised", "unreported", "crashed", "hung")
 Retain: TypeAlias = "Callable[[View], Collection[Ref]]"
 
 
+class _Standing(NamedTuple):
+    """How the population stands for a member that has done so many intervals."""
+
+    peers: list[Record]
+    ranked: list[Record]
+
+
 class View:
     """The state of a run after a number of events. Arrays are indexed by member id, [size]. Read it; only `fold` writes.
 
@@ -72,6 +79,7 @@ class View:
         self._retained: frozenset[Ref] = frozenset()
         self._pins: dict[Ref, int] = {}
         self._files: dict[str, int] = {}  # how many reports need each file
+        self._standings: dict[int, _Standing] = {}  # by intervals done; found anew after each event
 
     def _begin(self, created: Created) -> None:
         self.created = created
@@ -96,7 +104,7 @@ class View:
         self.repeat: list[Claimed | None] = []  # a decision that a loss or a give-back ended
         self.history: list[list[Record]] = []  # reports that are not void, oldest first
         self.samples: list[list[float]] = []  # since its weights last changed hands
-        self._kept: list[deque[Record]] = []  # the newest `keep`, void or not
+        self._kept: list[deque[Record]] = []  # the newest `keep` that are saved, void or not, and what is not saved yet
         self._synced: list[Record | None] = []
         self._steps: list[int | float] = []  # trained before its newest claim
         self._enter(created.settings.size, first=1)
@@ -174,21 +182,7 @@ class View:
         That is its newest report with no more intervals than this member has done; if that is no longer kept, the oldest
         that is. With `compare="latest"` it is simply the newest. A member's own is its newest.
         """
-        done = int(self.done[member])
-        limit = UNBOUNDED if self.settings.compare == "latest" else done
-        found = []
-        for other, kept in enumerate(self._kept):
-            oldest = None
-            if self._resized and (self.until[other] <= done + 1 or self.since[other] >= limit > 0):
-                continue  # it is no longer part of what this one trains next, or was not yet of what it has trained
-            for record in reversed(kept):
-                if not record.void:
-                    oldest = record
-                    if record.interval <= limit:
-                        break
-            if oldest is not None:
-                found.append(oldest)
-        return found
+        return list(self._standing(member).peers)
 
     def known(self, member: int) -> list[list[Record]]:
         """By id, each member's reports that this one may look at when it decides, oldest first; void ones are left out.
@@ -208,7 +202,7 @@ class View:
 
     def ranked(self, member: int) -> list[Record]:
         """The peers that have a score, worst first. Order is (score, id), so ties have one winner."""
-        return sorted((r for r in self.peers(member) if r.score is not None), key=self.value)  # stable: ids ascend
+        return list(self._standing(member).ranked)
 
     def restorable(self, member: int) -> Record | None:
         """The own report that a member goes on from: where it stands, or what is left of it."""
@@ -237,6 +231,32 @@ class View:
             and (seq < self.head[member] or (seq == self.head[member] and not self.busy[member]))
         ]
 
+    def _standing(self, member: int) -> _Standing:
+        """Found once for all members that have done as many intervals, until the next event."""
+        done = int(self.done[member])
+        found = self._standings.get(done)
+        if found is None:
+            peers = self._peers(done)
+            ranked = sorted((r for r in peers if r.score is not None), key=self.value)  # stable: ids ascend
+            found = self._standings[done] = _Standing(peers, ranked)
+        return found
+
+    def _peers(self, done: int) -> list[Record]:
+        limit = UNBOUNDED if self.settings.compare == "latest" else done
+        found = []
+        for other, kept in enumerate(self._kept):
+            oldest = None
+            if self._resized and (self.until[other] <= done + 1 or self.since[other] >= limit > 0):
+                continue  # it is no longer part of what this one trains next, or was not yet of what it has trained
+            for record in reversed(kept):
+                if not record.void:
+                    oldest = record
+                    if record.interval <= limit:
+                        break
+            if oldest is not None:
+                found.append(oldest)
+        return found
+
     # The fold -------------------------------------------------------------------------------------------------------
 
     def fold(self, recorded: Recorded) -> list[str]:
@@ -245,6 +265,7 @@ class View:
         if position != self.position + 1:
             raise JournalError(f"the journal goes from position {self.position} to {position}: events are missing")
         freed: list[str] = []
+        self._standings.clear()
         match event:
             case Claimed():
                 self._next(event, position, busy=False)
@@ -260,6 +281,7 @@ class View:
                 self.born[event.member] = event
             case _:
                 self._run_event(event, position, freed)
+        self._standings.clear()  # `retain` may have asked amid the event
         self.position = position
         return freed
 
@@ -350,7 +372,8 @@ class View:
         record.peak = find_peak(record, self.records, self.sign)
         self.records[event.ref] = record
         self.history[m].append(record)
-        self._files[event.checkpoint.file] = self._files.get(event.checkpoint.file, 0) + 1
+        if saved := event.checkpoint.saved:
+            self._files[event.checkpoint.file] = self._files.get(event.checkpoint.file, 0) + 1
         self.samples[m] = self._window(self.samples[m], before, record)
         if claim.ready or claim.replaced:
             self.last_ready[m] = claim.interval - 1
@@ -360,10 +383,8 @@ class View:
         self.replacements[m] += claim.renews
         if record.score is not None and not record.finite:
             self.replacements[m] += 1
-        kept = self._kept[m]
-        kept.append(record)
-        gone = [kept.popleft()] if len(kept) > self.settings.keep else []
-        if record.finite and (self.best is None or self._beats(record, self.best)):
+        gone = self._keep(record)
+        if saved and record.finite and (self.best is None or self._beats(record, self.best)):
             gone += [self.best] if self.best is not None else []
             self.best = record
         for ref in event.synced or ():
@@ -379,7 +400,8 @@ class View:
     def _named(self, retain: Retain) -> frozenset[Ref]:
         """What `retain` names. One that fails ends no run: what it has named before is kept."""
         try:
-            return frozenset(ref for ref in retain(self) if ref in self.records)
+            named = {ref: self.records[ref] for ref in retain(self) if ref in self.records}
+            return frozenset(ref for ref, record in named.items() if record.checkpoint.saved)
         except Exception as error:
             self.retain_error = f"{type(error).__name__}: {error!s:.300}"
             return self._retained
@@ -471,6 +493,16 @@ class View:
             del self._pins[ref]
             self._release(self.records[ref], freed)
 
+    def _keep(self, record: Record) -> list[Record]:
+        """Keeps a member's newest reports, and returns those that go. What is not saved is kept until the next that is."""
+        kept = self._kept[record.id]
+        unsaved = [old for old in kept if not old.checkpoint.saved] if record.checkpoint.saved else []
+        for old in unsaved:
+            kept.remove(old)
+        kept.append(record)
+        full = record.checkpoint.saved and len(kept) > self.settings.keep
+        return [*unsaved, kept.popleft()] if full else unsaved
+
     def _sync(self, ref: Ref) -> list[Record]:
         """A checkpoint is durable now; the older one that stood in for it may go."""
         record = self.records.get(ref)
@@ -493,6 +525,8 @@ class View:
         if self._synced[record.id] is record:
             return
         record.freed = True
+        if not record.checkpoint.saved:
+            return
         file = record.checkpoint.file
         self._files[file] -= 1
         if not self._files[file]:

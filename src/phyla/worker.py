@@ -12,6 +12,7 @@ every yield. Journal, checkpoints and clock are parameters, so both run this ver
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -19,14 +20,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 from zlib import crc32
 
-import numpy as np
+import msgspec
 
 from phyla import failpoints
-from phyla.checkpoints import Checkpoints, Tree, file_name, load_row, parse_file_name
-from phyla.decide import claimed
+from phyla.checkpoints import Checkpoints, Rows, Tree, file_name, parse_file_name
+from phyla.decide import Choice, claimed, followed
 from phyla.errors import CheckpointError, Conflict, JournalError
 from phyla.events import (
     RUN,
+    UNSAVED,
     Checkpoint,
     Claimed,
     Event,
@@ -100,6 +102,13 @@ class Outcome(NamedTuple):
     steps: int | float = 1
 
 
+class Passed(NamedTuple):
+    """An interval amid a span that one program has trained and decided: what its members came to, and what they did next."""
+
+    outcomes: Sequence[Outcome]
+    choices: Sequence[Choice]
+
+
 @dataclass
 class Worker:
     """One process's part in a run.
@@ -107,7 +116,8 @@ class Worker:
     id: one per incarnation. gone(id): whether that worker is known to be dead, for a reason better than silence.
     held(claim): whether this process holds the very state that this claim goes on from. prefers(member): equals are
     claimed in this order. origins(origin): a state of another run. lease: seconds of silence after which another worker
-    counts as lost. cohort, span: members claimed together, and intervals a claim. snapshots: of the view, to begin
+    counts as lost. cohort, span: members claimed together, and intervals a claim. stacked: states are the rows of stacked
+    arrays, even where a cohort has come down to one member. snapshots: of the view, to begin
     with. over(): whether this worker is to claim no more.
     """
 
@@ -123,6 +133,7 @@ class Worker:
     lease: float = 30.0
     cohort: int = 1
     span: int = 1
+    stacked: bool = False
     script: str | None = None
     snapshots: Snapshots | None = None
     over: Callable[[], bool] = lambda: False
@@ -168,31 +179,30 @@ class Worker:
                 self.claim_held = claim
                 return claim
 
-    def publish(self, claim: Claim, tree: Tree, outcomes: Sequence[Outcome]) -> Steps[bool]:
-        """Saves the state and reports; False if the claim was lost meanwhile, and the work is dropped."""
+    def publish(
+        self, claim: Claim, tree: Tree, outcomes: Sequence[Outcome], passed: Sequence[Passed] | None = None
+    ) -> Steps[bool]:
+        """Saves the state and reports; False if the claim was lost meanwhile, and the work is dropped.
+
+        outcomes: of the whole span that was claimed. If `passed` is given, of one interval, after those; then each interval
+        is reported by itself, in one append, and only the last is saved.
+        """
         yield "publish.trained"
-        saved = self.checkpoints.save(claim.file, tree)
+        seconds, now = (self.clock.monotonic() - claim.started) / (len(passed or ()) + 1), self.clock.time()
+        between, last = self._between(claim, passed or (), seconds, now)
+        saved = self.checkpoints.save(file_name(last[0].member, last[0].seq), tree)
         yield "publish.saved"
         synced, self._synced = self._synced, []
-        rows = len(claim.events) > 1
+        rows = self.stacked or len(claim.events) > 1
         events = [
-            Reported(
-                member=event.member,
-                seq=event.seq + 1,
-                interval=event.interval + event.span - 1,
-                span=event.span,
-                score=as_json_number(outcome.score),
-                samples=outcome.samples,
-                metrics=outcome.metrics,
-                steps=outcome.steps,
-                seconds=self.clock.monotonic() - claim.started,
+            msgspec.structs.replace(
+                _report(event, outcome, seconds, now, event.span if passed is None else 1),
                 checkpoint=Checkpoint(saved.file, saved.digest, saved.size, row) if rows else saved,
                 synced=(synced or None) if row == 0 else None,
-                time=self.clock.time(),
             )
-            for row, (event, outcome) in enumerate(zip(claim.events, outcomes, strict=True))
+            for row, (event, outcome) in enumerate(zip(last, outcomes, strict=True))
         ]
-        published = self._append(*events)
+        published = self._append(*between, *events)
         self.claim_held = None
         yield "publish.appended"
         if not published:
@@ -200,12 +210,26 @@ class Worker:
         if published:
             with self._shared:
                 self._unsynced.update({event.member: (event.ref, saved.file) for event in events})
-            self._stop_at_target(outcomes)
+            self._stop_at_target(itertools.chain(*(each.outcomes for each in passed or ()), outcomes))
         else:
             self._garbage.append(saved.file)
         self._collect()
         yield "publish.released"
         return published
+
+    def _between(
+        self, claim: Claim, passed: Sequence[Passed], seconds: float, now: float
+    ) -> tuple[list[Event], Sequence[Claimed]]:
+        """The reports of what has passed, with the claims that follow them; and the claims of the last interval."""
+        events, claims = list[Event](), claim.events
+        for outcomes, choices in passed:
+            events += [
+                _report(event, outcome, seconds, now, 1) for event, outcome in zip(claims, outcomes, strict=True)
+            ]
+            saw = self.view.position + len(events)
+            claims = tuple(followed(e, c, saw, now) for e, c in zip(claims, choices, strict=True))
+            events += claims
+        return events, claims
 
     def fail(self, why: FailedKind, error: str | None = None) -> bool:
         """Ends the open claim without a report; False if it was lost before."""
@@ -268,11 +292,12 @@ class Worker:
         free = self.view.claimable()
         if self.cohort == 1:
             return [min(free, key=self._order)] if free else ()
+        behind, done = self.view.unfinished(), self.view.done
         for first in sorted({m - m % self.cohort for m in free}, key=self._order):
-            group = np.flatnonzero(self.view.unfinished()[first : first + self.cohort]) + first
-            unfinished = [int(m) for m in group]
-            if not any(self.view.busy[m] for m in unfinished):
-                return unfinished
+            group = [m for m in range(first, min(first + self.cohort, len(done))) if behind[m]]
+            if not any(self.view.busy[m] for m in group):
+                low = min(done[m] for m in group)  # one that had to step back catches up by itself
+                return [m for m in group if done[m] == low]
         return ()
 
     def _order(self, member: int) -> tuple[float, int]:
@@ -294,6 +319,7 @@ class Worker:
         if any(open_ is None or open_.uid != event.uid for event in events for open_ in [view.open[event.member]]):
             return None
         ends, trees = {}, []
+        load = Rows(self.checkpoints)
         for event in events:
             if view.late[event.member]:
                 ends[event.uid] = self._failed(
@@ -305,7 +331,7 @@ class Worker:
                 trees.append(HELD)
             else:
                 try:
-                    trees.append(load_row(self.checkpoints, view.records[event.source].checkpoint))
+                    trees.append(load.row(view.records[event.source].checkpoint))
                 except CheckpointError as error:
                     ends[event.uid] = self._failed(event, "checkpoint", voids=event.source, error=str(error))
         yield "restore.loaded"
@@ -410,6 +436,23 @@ class Worker:
                 self._synced.append(ref)
         if self.snapshots is not None:
             self.snapshots.write()
+
+
+def _report(claim: Claimed, outcome: Outcome, seconds: float, time: float, span: int) -> Reported:
+    """What this claim came to in `span` intervals; the state is not saved yet."""
+    return Reported(
+        member=claim.member,
+        seq=claim.seq + 1,
+        interval=claim.interval + span - 1,
+        span=span,
+        score=as_json_number(outcome.score),
+        samples=outcome.samples,
+        metrics=outcome.metrics,
+        steps=outcome.steps,
+        seconds=seconds,
+        checkpoint=UNSAVED,
+        time=time,
+    )
 
 
 def drive(steps: Steps[T], journal: Journal) -> T:

@@ -57,6 +57,24 @@ def parse_file_name(file: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
+class Rows:
+    """Loads members' states; a file that holds many of them is read once, as long as they are asked for in a row."""
+
+    def __init__(self, checkpoints: Checkpoints):
+        self._checkpoints = checkpoints
+        self._file: str | None = None
+        self._tree: Tree = None
+
+    def row(self, checkpoint: Checkpoint) -> Tree:
+        """As `load_row`; what it gives may share memory with other rows."""
+        if checkpoint.row is None:
+            return self._checkpoints.load(checkpoint)
+        if self._file != checkpoint.file:
+            self._file, self._tree = None, None  # never two at a time in memory
+            self._tree, self._file = self._checkpoints.load(checkpoint), checkpoint.file
+        return take_row(self._tree, checkpoint.row)
+
+
 def load_row(checkpoints: Checkpoints, checkpoint: Checkpoint) -> Tree:
     """A member's saved state; its own row, where a cohort saved many in one file."""
     tree = checkpoints.load(checkpoint)

@@ -106,7 +106,9 @@ def _facts(found: Standing, several: Front | None, files: tuple[int, int], now: 
         left = f", about {duration(found.seconds_left)} left" if found.seconds_left is not None else ""
         lines.append(("pace", f"{show_pace(found.pace)}{left}"))
     if found.began:
-        trained = sum(record.seconds for record in found.lineage.records)
+        # What a cohort trained together, it trained in the same seconds.
+        turns = {(r.worker, r.time, r.interval): r.seconds for r in found.lineage.records}
+        trained = sum(turns.values())
         whole = (found.last if found.state == "finished" else now) - found.began
         since = "from its beginning to its end" if found.state == "finished" else "since it began"
         lines.append(("time", f"{duration(max(0.0, whole))} {since}; {duration(trained)} of training"))

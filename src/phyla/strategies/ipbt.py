@@ -269,11 +269,11 @@ class _Round(View):
     """A view of a round: of who is in it, and what they have reported since they began it. begun: when, by id."""
 
     def __init__(self, view: View, begun: Mapping[int, int]):
-        vars(self).update(vars(view))
+        vars(self).update(vars(view), _standings={})
         self.begun = begun
 
-    def peers(self, member: int) -> list[Record]:
-        return [record for record in super().peers(member) if self._belongs(record)]
+    def _peers(self, done: int) -> list[Record]:
+        return [record for record in super()._peers(done) if self._belongs(record)]
 
     def known(self, member: int) -> list[list[Record]]:
         return [[record for record in history if self._belongs(record)] for history in super().known(member)]

@@ -372,7 +372,7 @@ def one_of_each() -> list[Event]:
             ready=True,
             replaced=True,
             notes={"sigma": [0.1, {"deep": None}]},
-            cohort=(0, 1, 2),
+            cohort=0,
             script="e" * 32,
         ),
         Reported(

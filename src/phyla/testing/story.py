@@ -216,5 +216,5 @@ def snapshot(view: View) -> dict[str, Any]:
     return {
         name: place(value) if isinstance(value, Record) else plain(value)
         for name, value in vars(view).items()
-        if name not in ("_retain", "space")
+        if name not in ("_retain", "space", "_standings")
     }

@@ -1,0 +1,1 @@
+"""Whole cohorts as one program: helpers over `Population.cohorts`, one module a framework."""
