@@ -39,10 +39,12 @@ lint: $(STAMP)  ## style, types, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## the figures of docs/performance.md
+bench: $(STAMP)  ## what phyla costs, against floors
 	$(BIN)/python bench/orchestration.py
 	$(BIN)/python bench/digits.py
 	$(BIN)/python bench/fold.py
+	$(BIN)/python bench/cohorts_jax.py
+	$(BIN)/python bench/cohorts_torch.py
 
 clean:  ## removes what the other targets made
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
