@@ -16,7 +16,7 @@ import pytest
 
 import phyla
 from phyla.doctor import examine
-from phyla.errors import SettingsError
+from phyla.errors import CheckpointError, SettingsError
 from phyla.events import RUN, SpaceChanged
 from phyla.space import describe
 from phyla.testing.simulation import outcome
@@ -200,6 +200,8 @@ def test_a_fused_span_is_one_append_and_one_checkpoint() -> None:
         assert (record.span, record.steps) == (1, 5)
         assert record.freed is not (record.interval in (4, 8))
     assert fused.run.schedule(fused.best).total == fused.best.interval * 5
+    with pytest.raises(CheckpointError, match=r"interval 1: .* was trained amid a span, and its state was not saved"):
+        fused.run.load(fused.view.history[0][0])
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -80,7 +80,7 @@ class Record(msgspec.Struct, eq=False, gc=False):  # gc=False: a parent is alway
             f"score {show_score(self.score)} (member {self.id}, interval {self.interval})\n"
             f"  hyperparameters  {show_hypers(self.hypers)}\n"
             + "".join(f"  {'' if n else 'schedule':16} {line}\n" for n, line in enumerate(schedule_lines(self)))
-            + f"  checkpoint       {self.checkpoint.file}"
+            + f"  checkpoint       {self.checkpoint.file or 'none, amid a span'}"
         )
 
 

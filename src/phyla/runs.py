@@ -223,6 +223,10 @@ class Run:
 
     def load_saved(self, what: Record | Checkpoint) -> Tree:
         """The whole checkpoint: the state, and what `init` had set in it."""
+        if isinstance(what, Record) and not what.checkpoint.saved:
+            raise CheckpointError(
+                f"{what!r} was trained amid a span, and its state was not saved: the last interval of each span is"
+            )
         return load_row(self.checkpoints, what.checkpoint if isinstance(what, Record) else what)
 
     def schedule(self, record: Record | None = None) -> Schedule:

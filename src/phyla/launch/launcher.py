@@ -138,7 +138,7 @@ class Launcher:
             for watched in self.watched.values():
                 begun = watched.begun
                 watched.read()
-                if watched.begun and not begun and not watched.finished:
+                if watched.begun and not begun and not watched.finished and self._make_screen is not None:
                     for said in watched.advice:
                         self.say(f"{watched.run.name}: note: {said}")
         except PhylaError as error:  # such as a disk that is away for a while: its workers have the same trouble
