@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -18,7 +19,6 @@ from phyla.decide import Choice
 from phyla.errors import SettingsError
 from phyla.events import Claimed, Ref
 from phyla.randomness import Purpose
-from phyla.settings import Settings
 from phyla.space import Choice as Values
 from phyla.space import Float, Hyperparameter, Hypers, Int, Space, Value
 from phyla.strategies.contract import Strategy
@@ -30,7 +30,7 @@ from phyla.view import View
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
-def check(strategy: Strategy, settings: Settings, space: Space) -> None:
+def check(strategy: Strategy, space: Space) -> None:
     """Raises SettingsError for what cannot be decided ahead."""
     if not isinstance(strategy, Evolve):
         what = f"strategy={strategy!r}"
@@ -158,7 +158,7 @@ class Ahead:
     donors: int
     draws: dict[Place, Draw]
 
-    @property
+    @cached_property
     def picks(self) -> Array:
         """[n, K] int32."""
         return self._array({at: draw.pick for at, draw in self.draws.items()}, 0, np.int32)

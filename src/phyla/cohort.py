@@ -14,14 +14,14 @@ from phyla.arguments import Arguments
 from phyla.checkpoints.leaves import is_array, is_torch
 from phyla.decide import Choice as Decided
 from phyla.errors import LoopError, ScoreError, SettingsError
-from phyla.events import Ref
+from phyla.events import Claimed, Ref
 from phyla.newborn import Newborn
 from phyla.randomness import Purpose
-from phyla.record import Record
 from phyla.space import Choice, Hypers, Int, Space
 from phyla.stacks import Stack, gather, set_rows, stack, take
 from phyla.state import mix, saved_state
 from phyla.turn import Home, Turn
+from phyla.view import View
 from phyla.worker import HELD, Claim, Outcome, Passed
 
 
@@ -44,7 +44,7 @@ def check_group(arguments: Arguments, size: int | None, span: int, ahead: bool) 
     if size is not None and size > arguments.size:
         raise SettingsError(f"cohorts of {size}: the population has {arguments.size} members")
     if ahead:
-        check(arguments.strategy, settings, arguments.space)
+        check(arguments.strategy, arguments.space)
         if not whole:
             raise SettingsError(f"cohorts of {size}: who decides ahead must see the whole population, {arguments.size}")
     if not whole and settings.ready % span:
@@ -87,7 +87,6 @@ class Cohort(Turn):
         self._rows = [i if i < len(events) else 0 for i in range(group.size)]  # of each row, which claim it is
         self._outcomes: list[list[Outcome]] = [[] for _ in events]
         self._state: Any = None
-        self._stack: Stack | None = None
         space = view.space_of(events[0].member)
         self.id = events[0].member
         self.who = f"the cohort of members {events[0].member} to {events[-1].member}"
@@ -95,8 +94,8 @@ class Cohort(Turn):
         self.interval = events[0].interval
         self.ids = self._array([event.member for event in events], np.int32)
         self.valid = np.arange(group.size) < len(events)
-        self.copied = self._array([_copied(view.records, event) for event in events], np.bool_)
-        self.hypers = self.arrays([event.hypers for event in events])
+        self.copied = self._array([_copied(event) for event in events], np.bool_)
+        self.hypers = self.arrays(self.given)
         self.choices = {name: h.values for name, h in space.items() if isinstance(h, Choice)}
 
     @property
@@ -200,7 +199,7 @@ class Cohort(Turn):
         sources: [t, K] int; before each interval, the row that each member went on from: itself, or its donor.
         """
         events = self._claim.events
-        hypers, found = [event.hypers for event in events], list[list[Decided]]()
+        hypers, found = self.given, list[list[Decided]]()
         for j, rows in enumerate(np.asarray(sources)[1:, : len(events)].tolist(), 1):
             refs = [Ref(event.member, event.seq + 2 * j - 1) for event in events]
             found.append(ahead.choices(j, rows, hypers, refs))
@@ -310,10 +309,8 @@ class Cohort(Turn):
     def _made(self, init: Callable[[Any], Any], batched: bool) -> Any:
         """A fresh state for every row."""
         view, claim = self._population.view, self._claim
-        keys = [
-            randomness.draw_seed(view.settings.seed, event.member, 0, Purpose.INIT, replacements)
-            for event, replacements in zip(claim.events, claim.replacements, strict=True)
-        ]
+        members = [event.member for event in claim.events]
+        keys = randomness.draw_seeds(view.settings.seed, members, 0, Purpose.INIT, claim.replacements).tolist()
         if batched:
             made = init(Newborns(self.hypers, self.ids, self._array(keys, np.uint32)))
         else:
@@ -379,16 +376,15 @@ def _by_interval(scores: Any) -> list[Any]:
 def _numbers(space: Space, name: str, values: Sequence[Any]) -> tuple[list[Any], Any]:
     hyperparameter = space[name]
     if isinstance(hyperparameter, Choice):
-        places = {(type(value), value): place for place, value in enumerate(hyperparameter.values)}
-        return [places[type(value), value] for value in values], np.int32
+        return [hyperparameter.index(value) for value in values], np.int32
     return list(values), np.int32 if isinstance(hyperparameter, Int) else np.float32
 
 
-def _copied(records: Mapping[Any, Record], event: Any) -> bool:
+def _copied(event: Claimed) -> bool:
     return event.source is not None and event.source.member != event.member
 
 
-def _before(view: Any, event: Any) -> list[float]:
+def _before(view: View, event: Claimed) -> list[float]:
     """The samples that a member brings along: those of its own weights."""
     newest = view.newest(event.member)
     own = newest is not None and event.source == newest.ref and event.mix is None

@@ -31,7 +31,7 @@ FAILED = "strategy_failed"
 
 @dataclass(frozen=True)
 class Choice:
-    """A decision as it stands in a Claimed event."""
+    """A decision as it stands in a Claimed event, whose fields these are."""
 
     hypers: Hypers
     source: Ref | None  # the report whose weights are trained on; None: a fresh state
@@ -72,13 +72,7 @@ def claimed(
         span=min(span, view.intervals - done),
         worker=worker,
         saw=view.position,
-        hypers=choice.hypers,
-        source=choice.source,
-        mix=choice.mix,
-        donor=choice.donor,
-        ready=choice.ready,
-        replaced=choice.replaced,
-        notes=choice.notes,
+        **vars(choice),
         cohort=together[0] if len(together) > 1 else None,
         script=script,
         time=time,
@@ -94,14 +88,8 @@ def followed(claim: Claimed, choice: Choice, saw: int, time: float) -> Claimed:
         interval=claim.interval + 1,
         span=claim.span - 1,
         saw=saw,
-        hypers=choice.hypers,
-        source=choice.source,
-        mix=choice.mix,
-        donor=choice.donor,
-        ready=choice.ready,
-        replaced=choice.replaced,
-        notes=choice.notes,
         time=time,
+        **vars(choice),
     )
 
 

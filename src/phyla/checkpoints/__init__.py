@@ -77,5 +77,4 @@ class Rows:
 
 def load_row(checkpoints: Checkpoints, checkpoint: Checkpoint) -> Tree:
     """A member's saved state; its own row, where a cohort saved many in one file."""
-    tree = checkpoints.load(checkpoint)
-    return tree if checkpoint.row is None else take_row(tree, checkpoint.row)
+    return Rows(checkpoints).row(checkpoint)
